@@ -1,0 +1,1 @@
+"""Remember answers: a ladder of tiers, each of which may fail."""

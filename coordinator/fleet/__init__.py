@@ -1,0 +1,1 @@
+"""Know the edges and hand devices to them."""

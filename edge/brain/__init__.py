@@ -1,0 +1,1 @@
+"""Hear, think and speak."""

@@ -1,0 +1,1 @@
+"""Hold the devices' sockets; pace what they play."""

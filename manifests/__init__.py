@@ -1,0 +1,1 @@
+"""What runs where: the one-machine site and the Kubernetes manifests."""
