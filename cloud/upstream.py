@@ -1,0 +1,183 @@
+"""An OpenAI-compatible server as a Completer: prompts to streaming chat completions over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Self
+
+import httpx
+import msgspec
+
+from models.errors import CloudUnreachableError, CompletionError, DeadlineError, OverloadedError
+from models.prompts import CompletionDelta, Prompt, Usage
+
+CONNECT_S = 2.0
+"""A replica on the same network that does not accept by then is away."""
+MAX_LINE_CHARS = 256 * 1024
+"""One server-sent event is a few hundred characters; a line that never ends must not fill the memory."""
+MAX_ANSWER_CHARS = 16 * 1024
+"""Several minutes of speech; a model that never stops is cut here."""
+_TOO_MANY = 429
+_UNAVAILABLE = 503
+
+
+class _Piece(msgspec.Struct, frozen=True):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    delta: _Piece = _Piece()
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Event(msgspec.Struct, frozen=True):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_event = msgspec.json.Decoder(_Event)
+
+
+class OpenAIUpstream:
+    """A Completer over POST /v1/chat/completions; open it with ``connect``."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, model: str, *, first_token_s: float = 20.0, stall_s: float = 10.0
+    ) -> None:
+        self._client = client
+        self._model = model
+        self._first_token_s = first_token_s
+        self._stall_s = stall_s
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls, base_url: str, model: str, *, api_key: str = "", first_token_s: float = 20.0, stall_s: float = 10.0
+    ) -> AsyncGenerator[Self, None]:
+        """Open a pool of connections to ``base_url`` (without /v1)."""
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        timeout = httpx.Timeout(None, connect=CONNECT_S, pool=CONNECT_S)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        async with httpx.AsyncClient(
+            base_url=base_url, headers=headers, timeout=timeout, limits=limits, trust_env=False
+        ) as client:
+            yield cls(client, model, first_token_s=first_token_s, stall_s=stall_s)
+
+    async def is_ready(self) -> bool:
+        """Whether the server lists its models."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                return (await self._client.get("/v1/models")).status_code == httpx.codes.OK
+        except (httpx.HTTPError, TimeoutError):
+            return False
+
+    async def complete(self, prompt: Prompt) -> AsyncGenerator[CompletionDelta, None]:
+        """Yield the answer; closing it closes the HTTP stream, on which the server aborts.
+
+        Raises OverloadedError (429, 503), CloudUnreachableError (no connection, cut, stalled), DeadlineError (no first token in
+        time) or CompletionError (anything else it answers).
+        """
+        body = {
+            "model": self._model,
+            "messages": [{"role": message.role, "content": message.text} for message in prompt.messages],
+            "max_tokens": prompt.max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        try:
+            async with aclosing(self._stream(body)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        except httpx.HTTPError as error:
+            raise CloudUnreachableError(f"upstream: {type(error).__name__}") from error
+
+    async def _stream(self, body: dict[str, Any]) -> AsyncGenerator[CompletionDelta, None]:
+        request = self._client.build_request("POST", "/v1/chat/completions", json=body)
+        try:
+            async with asyncio.timeout(self._first_token_s):
+                response = await self._client.send(request, stream=True)
+        except TimeoutError as error:
+            raise DeadlineError(f"upstream: no answer within {self._first_token_s:g} s") from error
+        try:
+            _check_status(response)
+            async with aclosing(self._deltas(response)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        finally:
+            await response.aclose()
+
+    async def _deltas(self, response: httpx.Response) -> AsyncGenerator[CompletionDelta, None]:
+        said, usage, is_over = 0, None, False
+        async with aclosing(self._events(response)) as events:
+            async for event in events:
+                if event.error is not None:
+                    raise CompletionError("upstream: it reported an error inside the stream")
+                if event.usage is not None:
+                    usage = Usage(
+                        prompt_tokens=event.usage.prompt_tokens, completion_tokens=event.usage.completion_tokens
+                    )
+                for choice in event.choices[:1]:
+                    is_over = is_over or choice.finish_reason is not None
+                    text = choice.delta.content or ""
+                    said += len(text)
+                    if text:
+                        yield CompletionDelta(text=text, model=self._model)
+                if said > MAX_ANSWER_CHARS:
+                    return
+        if not is_over:
+            raise CloudUnreachableError("upstream: the stream ended before the answer did")
+        yield CompletionDelta(text="", usage=usage)
+
+    async def _events(self, response: httpx.Response) -> AsyncGenerator[_Event, None]:
+        """Yield server-sent events until ``[DONE]`` or the end of the stream."""
+        async with aclosing(self._lines(response)) as lines:
+            async for line in lines:
+                if not line.startswith("data:"):
+                    continue
+                data = line.removeprefix("data:").strip()
+                if data == "[DONE]":
+                    return
+                try:
+                    event = _event.decode(data)
+                except msgspec.MsgspecError as error:
+                    raise CompletionError(f"upstream: an event of {len(data)} characters is not one") from error
+                yield event
+
+    async def _lines(self, response: httpx.Response) -> AsyncGenerator[str, None]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        chunks = aiter(response.aiter_bytes())
+        rest, limit_s = "", self._first_token_s
+        while (chunk := await self._next(chunks, limit_s)) is not None:
+            limit_s = self._stall_s
+            rest += decoder.decode(chunk)
+            *lines, rest = rest.split("\n")
+            if len(rest) > MAX_LINE_CHARS:
+                raise CompletionError(f"upstream: a line is longer than {MAX_LINE_CHARS} characters")
+            for line in lines:
+                yield line.rstrip("\r")
+        yield rest
+
+    async def _next(self, chunks: Any, limit_s: float) -> bytes | None:
+        try:
+            async with asyncio.timeout(limit_s):
+                chunk: bytes | None = await anext(chunks, None)
+        except TimeoutError as error:
+            raise CloudUnreachableError(f"upstream: nothing came for {limit_s:g} s") from error
+        return chunk
+
+
+def _check_status(response: httpx.Response) -> None:
+    status = response.status_code
+    if status in {_TOO_MANY, _UNAVAILABLE}:
+        raise OverloadedError(f"upstream: it is full ({status})")
+    if status != httpx.codes.OK:
+        raise CompletionError(f"upstream: it answered {status}")

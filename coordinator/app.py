@@ -1,0 +1,139 @@
+"""The coordinator as a service: hears the edges' beats and tells booting devices where to go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from coordinator import wire
+from coordinator.bus import Bus, NatsBus
+from coordinator.fleet.bootstrap import MAX_BODY_BYTES, answer, read_question
+from coordinator.fleet.registry import Registry
+from coordinator.fleet.tokens import mint
+from coordinator.metrics import Metrics
+from coordinator.probes import probes, read_body, serve_http
+from coordinator.settings import CoordinatorSettings
+from models.errors import ConfigError, DeviceProtocolError
+
+_log = structlog.get_logger()
+
+MIN_SECRET_CHARS = 16
+"""Shorter secrets can be guessed."""
+_RETRY_S = "10"
+"""Stock firmware waits 10 s before its second try (protocol §2.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """Answers devices at boot; the HTTP side of ``fleet.bootstrap``."""
+
+    settings: CoordinatorSettings
+    edges: Registry
+    metrics: Metrics
+
+    @property
+    def routes(self) -> list[Route]:
+        """The paths stock firmware and people use, with and without the last slash: firmware follows no redirect."""
+        return [
+            *(Route(path, self.boot, methods=["POST"]) for path in ("/xiaozhi/ota/", "/xiaozhi/ota")),
+            *(Route(path, self.explain, methods=["GET"]) for path in ("/xiaozhi/ota/", "/xiaozhi/ota")),
+            Route("/xiaozhi/ota/activate", self.activate, methods=["POST"]),
+        ]
+
+    async def boot(self, request: Request) -> Response:
+        """Answer a device's question with an edge's address and a token for it."""
+        body = await read_body(request, MAX_BODY_BYTES)
+        if body is None:
+            return self._refused(413, "the body is too large")
+        try:
+            question = read_question(request.headers, body)
+        except DeviceProtocolError as error:
+            return self._refused(400, str(error))
+        edge = self.edges.choose(request.query_params.get("region", ""))
+        websocket_url = edge.websocket_url if edge else self.settings.websocket_url
+        if not websocket_url:
+            return self._refused(
+                503, "no edge with room is heard of; the device will ask again", {"Retry-After": _RETRY_S}
+            )
+        now_s = time.time()
+        expires_at_s = int(now_s) + self.settings.token_ttl_s
+        secret = self.settings.device_token_secret.get_secret_value()
+        said = answer(
+            question,
+            websocket_url=websocket_url,
+            token=mint(secret, question.device_id, question.client_id, expires_at_s),
+            protocol_version=self.settings.protocol_version,
+            now_ms=int(now_s * 1000),
+            timezone_offset_min=self.settings.timezone_offset_min,
+        )
+        self.metrics.boots.labels("answered").inc()
+        _log.info("device_booted", device=question.device_id, edge=edge.edge_id if edge else "", board=question.board)
+        return JSONResponse(said)
+
+    async def activate(self, _request: Request) -> Response:
+        """Tell a device that it is activated: this fleet has no codes to type."""
+        return JSONResponse({"status": "activated"})
+
+    async def explain(self, _request: Request) -> Response:
+        """Tell a person with a browser what this address is for."""
+        alive = [beat.edge_id for beat in self.edges.alive()]
+        return JSONResponse({"use": "set this address as the OTA URL of a Xiaozhi device", "edges": alive})
+
+    def _refused(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
+        self.metrics.boots.labels(str(status)).inc()
+        return JSONResponse({"error": reason}, status, headers=headers)
+
+
+async def hear_edges(bus: Bus, edges: Registry, metrics: Metrics) -> None:
+    """Note every edge's beats until cancelled."""
+    async with bus.subscribe(wire.edge_beat_subject("*")) as beats:
+        async for message in beats:
+            try:
+                edges.saw(wire.decode_edge_beat(message.payload))
+            except msgspec.MsgspecError:
+                metrics.dropped.labels("edge-beat").inc()
+            metrics.edges_alive.set(len(edges.alive()))
+
+
+async def run(settings: CoordinatorSettings, _role: str, stop: asyncio.Event) -> None:
+    """Run the service until ``stop`` is set; raise ConfigError for what keeps it from starting."""
+    check(settings)
+    metrics = Metrics(CollectorRegistry())
+    edges = Registry(stale_s=settings.edge_stale_s)
+    bootstrap = Bootstrap(settings, edges, metrics)
+
+    async with NatsBus.connect(
+        settings.nats_url, name="coordinator", nkey_seed=settings.nkey_seed, on_state=metrics.bus_connected.set
+    ) as bus:
+
+        def not_ready() -> Mapping[str, str]:
+            return {} if bus.is_connected else {"nats": "not connected"}
+
+        app = probes(metrics, not_ready=not_ready, routes=bootstrap.routes)
+        async with (
+            serve_http(app, settings.http_host, settings.http_port, variable="COORDINATOR_HTTP_PORT") as port,
+            asyncio.TaskGroup() as tasks,
+        ):
+            hearing = tasks.create_task(hear_edges(bus, edges, metrics), name="hear-edges")
+            _log.info("coordinator_ready", port=port)
+            await stop.wait()
+            hearing.cancel()
+
+
+def check(settings: CoordinatorSettings) -> None:
+    """Raise ConfigError for settings that are readable but cannot work."""
+    if len(settings.device_token_secret.get_secret_value()) < MIN_SECRET_CHARS:
+        raise ConfigError(
+            f"COORDINATOR_DEVICE_TOKEN_SECRET must have at least {MIN_SECRET_CHARS} characters; make one with: openssl rand -hex 32"
+        )
+    if settings.edge_nodes_discovery != "nats":
+        raise ConfigError('COORDINATOR_EDGE_NODES_DISCOVERY=kubernetes is not built yet: leave it out or set "nats"')

@@ -1,0 +1,83 @@
+"""Every metric any process exports, in one table; built on a registry that is handed in."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from coordinator.turns import TurnRecord
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+"""Bucket bounds around the promises: 50 ms, 300 ms, 500 ms, 2 s, 3 s."""
+
+
+class Metrics:
+    """The table. The five names without ``voice_`` are what existing alert rules look for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.http_seconds = Histogram(
+            "http_request_duration_seconds",
+            'Requests by handler; handler="voice-turn" is end of speech to first audio',
+            ["handler", "method", "status"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.active_devices = Gauge("active_devices", "Devices connected to this gateway", registry=registry)
+        self.inference_errors = Counter(
+            "model_inference_errors", "Turns that failed, by stage and error code", ["stage", "code"], registry=registry
+        )
+        self.cache_hit_rate = Gauge("cache_hit_rate", "Share of cache look-ups answered, in [0, 1]", registry=registry)
+        self.queue_size = Gauge("processing_queue_size", "Calls waiting for a slot", ["stage"], registry=registry)
+        self.turns = Counter("voice_turns", "Finished turns", ["outcome", "tier"], registry=registry)
+        self.turns_running = Gauge("voice_brain_turns_running", "Turns under way in this brain", registry=registry)
+        self.sessions = Gauge("voice_brain_sessions", "Sessions open in this brain", registry=registry)
+        self.stage_seconds = Histogram(
+            "voice_stage_seconds", "Time of one stage of a turn", ["stage"], registry=registry, buckets=_SECONDS
+        )
+        self.first_audio_seconds = Histogram(
+            "voice_first_audio_seconds", "End of speech to first audio", ["tier"], registry=registry, buckets=_SECONDS
+        )
+        self.dropped = Counter("voice_dropped", "Messages or packets dropped, by kind", ["kind"], registry=registry)
+        self.violations = Counter("voice_device_violations", "What devices did wrong", ["code"], registry=registry)
+        self.bus_connected = Gauge("voice_bus_connected", "1 while NATS answers", registry=registry)
+        self.cloud_running = Gauge(
+            "voice_cloud_requests_running", "Requests this worker has upstream", registry=registry
+        )
+        self.cloud_requests = Counter(
+            "voice_cloud_requests", "Requests this worker took, by result", ["result"], registry=registry
+        )
+        self.cache_requests = Counter(
+            "voice_cache_requests", "Look-ups by tier and result", ["tier", "result"], registry=registry
+        )
+        self.edges_alive = Gauge("voice_edges_alive", "Edges heard of lately", registry=registry)
+        self.boots = Counter("voice_boots", "Boot requests of devices, by result", ["result"], registry=registry)
+        Gauge("voice_build_info", "Version of this process", ["version"], registry=registry).labels(installed()).set(1)
+        self._looked_up = 0
+        self._hits = 0
+
+    def observe_turn(self, record: TurnRecord) -> None:
+        """Count a finished turn and its times."""
+        tier = record.decisions[-1].tier if record.decisions else "none"
+        self.turns.labels(record.outcome, tier).inc()
+        if record.marks.first_audio_ms is not None:
+            seconds = (record.marks.endpoint_wait_ms + record.marks.first_audio_ms) / 1000
+            self.first_audio_seconds.labels(tier).observe(seconds)
+            self.http_seconds.labels("voice-turn", "TURN", record.outcome).observe(seconds)
+
+    def observe_cache(self, tier: str, result: str) -> None:
+        """Count a look-up in one tier; the ladder's overall rate follows from the first tier's questions."""
+        self.cache_requests.labels(tier, result).inc()
+        self._looked_up += tier == "memory"
+        self._hits += result == "hit"
+        if self._looked_up:
+            self.cache_hit_rate.set(self._hits / self._looked_up)
+
+
+def installed() -> str:
+    """Return the installed version, "0" when run from a tree that is not installed."""
+    try:
+        return version("xiaozhi-fleet")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,76 @@
+"""A process from its first line to its last: options, settings, signals, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from coordinator.settings import ProcessSettings, configure_logging, effective, load
+from models.errors import VoiceError
+
+S = TypeVar("S", bound=ProcessSettings)
+FAILED_STATUS = 2
+"""Exit status of a process that could not start."""
+
+Stopped = asyncio.Event
+Run = Callable[[S, str, asyncio.Event], Awaitable[None]]
+"""Runs the process until the event is set: settings, role (\"\" when there is only one), event."""
+
+
+def main(cls: type[S], run: Run[S], *, program: str, about: str, roles: Sequence[str] = ()) -> int:
+    """Run one process and return its exit status; every expected error is one line on standard error, never a traceback.
+
+    SIGTERM and SIGINT set the event; the process then ends its work and this returns 0.
+    """
+    options = _options(program, about, roles)
+    try:
+        settings = load(cls)
+        if options.check_config:
+            print(json.dumps(effective(settings), indent=2, default=str, ensure_ascii=False))  # noqa: T201 - its purpose
+            return 0
+        configure_logging(settings)
+        asyncio.run(_until_signalled(run, settings, getattr(options, "role", "") or ""))
+    except VoiceError as error:
+        print(f"{program}: {error}", file=sys.stderr)  # noqa: T201 - the one line
+        return FAILED_STATUS
+    except BaseExceptionGroup as group:
+        known, unknown = group.split(VoiceError)
+        if unknown is not None or known is None:
+            raise
+        print(f"{program}: {_first(known)}", file=sys.stderr)  # noqa: T201 - the one line
+        return FAILED_STATUS
+    return 0
+
+
+async def _until_signalled(run: Run[S], settings: S, role: str) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+    await run(settings, role, stop)
+
+
+def _options(program: str, about: str, roles: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=program, description=about)
+    if roles:
+        parser.add_argument(
+            "role", nargs="?", choices=roles, help="run only this role; both in one process when left out"
+        )
+    parser.add_argument(
+        "--check-config", action="store_true", help="print the settings in force, secrets masked, and exit"
+    )
+    return parser.parse_args()
+
+
+def _first(group: BaseExceptionGroup[VoiceError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
