@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from edge.brain.inbox import Inbox
+from edge.seam import Aborted, AudioUp, ListenStarted
+from models.errors import DeviceProtocolError
+from tests.virtual_time import run
+
+
+def audio(seq: int) -> AudioUp:
+    return AudioUp(session_id="s", seq=seq, packet=b"x")
+
+
+def test_full_line_drops_oldest_audio_and_keeps_control_messages_in_place() -> None:
+    async def scene() -> None:
+        inbox = Inbox(max_audio=2)
+        listen, abort = ListenStarted(session_id="s"), Aborted(session_id="s")
+        for message in (listen, audio(0), audio(1), abort, audio(2), audio(3)):
+            inbox.put(message)
+        assert [await inbox.get() for _ in range(4)] == [listen, abort, audio(2), audio(3)]
+        assert inbox.dropped_audio == 2
+
+    run(scene())
+
+
+def test_get_waits_for_a_message() -> None:
+    async def scene() -> None:
+        inbox = Inbox()
+        waiting = asyncio.create_task(inbox.get())
+        await asyncio.sleep(1)
+        inbox.put(audio(7))
+        assert await waiting == audio(7)
+
+    run(scene())
+
+
+def test_flood_of_control_messages_is_refused() -> None:
+    async def scene() -> None:
+        inbox = Inbox(max_control=3)
+        for _ in range(3):
+            inbox.put(Aborted(session_id="s"))
+        inbox.put(audio(0))
+        with pytest.raises(DeviceProtocolError, match="session s"):
+            inbox.put(Aborted(session_id="s"))
+
+    run(scene())

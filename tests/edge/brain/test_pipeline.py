@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from edge.brain.pipeline import Event, Pipeline
+from edge.brain.sentences import Sentence
+from models.errors import CompletionError, RecognitionError, StageError, SynthesisError
+from models.prompts import CompletionDelta, Message, Prompt
+from models.scripted import ScriptedCompleter, ScriptedRecognizer, ScriptedSynthesizer
+from models.speech import SpeechChunk, Transcript, Utterance
+from tests.virtual_time import run
+
+SAID = Utterance(turn_id="t", device_id="d", pcm=bytes(32000), start_ms=0, end_ms=1000)
+
+
+def ask(transcript: Transcript) -> Prompt:
+    return Prompt(turn_id="t", messages=(Message(role="user", text=transcript.text),), language=transcript.language)
+
+
+def golden(event: Event | CompletionDelta) -> str:
+    match event:
+        case Transcript():
+            return f"transcript {event.text}"
+        case Sentence():
+            return f"sentence {event.text}"
+        case SpeechChunk():
+            return "speech"
+        case _:
+            return "delta"
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.emitted: list[tuple[str, float]] = []
+        self.observed: list[str] = []
+
+    async def emit(self, event: Event) -> None:
+        self.emitted.append((golden(event), round(asyncio.get_running_loop().time(), 3)))
+
+    def observe(self, event: Event | CompletionDelta) -> None:
+        self.observed.append(golden(event))
+
+    @property
+    def words(self) -> list[str]:
+        return [word for word, _ in self.emitted]
+
+
+async def answer(pipeline: Pipeline) -> Listener:
+    listener = Listener()
+    await pipeline.answer(SAID, ask, listener.emit, listener.observe)
+    return listener
+
+
+def test_answer_is_emitted_in_order_and_observed() -> None:
+    pipeline = Pipeline(
+        ScriptedRecognizer(["你好"]),
+        ScriptedCompleter({"你好": "好的。我在这里呢。"}),
+        ScriptedSynthesizer(chunk_ms=5000),
+    )
+    listener = run(answer(pipeline))
+    assert listener.words == ["transcript 你好", "sentence 好的。", "speech", "sentence 我在这里呢。", "speech"]
+    assert [word for word in listener.observed if word != "delta"] == listener.words
+    assert listener.observed.count("delta") == 10
+
+
+def test_nothing_heard_is_emitted_and_nothing_asked() -> None:
+    completer = ScriptedCompleter()
+    listener = run(answer(Pipeline(ScriptedRecognizer([""]), completer, ScriptedSynthesizer())))
+    assert listener.words == ["transcript "]
+    assert completer.calls.started == 0
+
+
+def test_synthesis_overlaps_generation() -> None:
+    completer = ScriptedCompleter(unknown="一二三四五六。" * 3, first_token_s=0.5, per_token_s=0.1)
+    synthesizer = ScriptedSynthesizer(delay_s=0.7, chunk_ms=60_000)
+    listener = run(answer(Pipeline(ScriptedRecognizer(delay_s=0.2), completer, synthesizer)))
+    times = [at for word, at in listener.emitted if word == "speech"]
+    assert times == [2.0, 2.7, 3.4]  # first sentence at 1.3; each later one is ready when the voice is
+
+
+def test_generation_does_not_wait_for_a_slow_device() -> None:
+    completer = ScriptedCompleter(unknown="一二三四五六。" * 20)
+    finished_at = []
+
+    async def scene() -> None:
+        listener = Listener()
+
+        async def emit(event: Event) -> None:
+            await asyncio.sleep(10)
+            finished_at.append(completer.calls.running)
+
+        await Pipeline(ScriptedRecognizer(), completer, ScriptedSynthesizer()).answer(SAID, ask, emit, listener.observe)
+
+    run(scene())
+    assert finished_at[1] == 0
+
+
+class Rude:
+    """Engines that break in ways no engine should."""
+
+    async def transcribe(self, utterance: Utterance) -> Transcript:
+        raise ZeroDivisionError
+
+    async def complete(self, prompt: Prompt):
+        raise KeyError("secret")
+        yield
+
+    async def speak(self, text: str, language: str = ""):
+        raise OSError
+        yield
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "error", "emitted"),
+    [
+        (Pipeline(ScriptedRecognizer(failures=[0]), ScriptedCompleter(), ScriptedSynthesizer()), RecognitionError, 0),
+        (Pipeline(Rude(), ScriptedCompleter(), ScriptedSynthesizer()), RecognitionError, 0),
+        (Pipeline(ScriptedRecognizer(), ScriptedCompleter(fail_at_token=0), ScriptedSynthesizer()), CompletionError, 1),
+        (
+            Pipeline(
+                ScriptedRecognizer(),
+                ScriptedCompleter(unknown="好的。我在这里呢。", fail_at_token=5),
+                ScriptedSynthesizer(ms_per_character=100),
+            ),
+            CompletionError,
+            3,
+        ),
+        (Pipeline(ScriptedRecognizer(), Rude(), ScriptedSynthesizer()), CompletionError, 1),
+        (Pipeline(ScriptedRecognizer(), ScriptedCompleter(), ScriptedSynthesizer(failures=[0])), SynthesisError, 2),
+        (Pipeline(ScriptedRecognizer(), ScriptedCompleter(), Rude()), SynthesisError, 2),
+    ],
+)
+def test_failure_is_blamed_on_its_stage_and_leaves_nothing_running(
+    pipeline: Pipeline, error: type[StageError], emitted: int
+) -> None:
+    async def scene() -> None:
+        listener = Listener()
+        with pytest.raises(StageError) as caught:
+            await pipeline.answer(SAID, ask, listener.emit, listener.observe)
+        assert type(caught.value) is error
+        assert "secret" not in str(caught.value)
+        assert len(listener.emitted) == emitted
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(scene())
+
+
+@pytest.mark.parametrize("at_s", [0.0, 0.1, 0.25, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.2, 4.0])
+def test_cancelling_at_any_time_closes_every_engine_before_it_returns(at_s: float) -> None:
+    async def scene() -> None:
+        recognizer = ScriptedRecognizer(delay_s=0.2)
+        completer = ScriptedCompleter(unknown="一二三四五六。" * 3, first_token_s=0.5, per_token_s=0.1)
+        synthesizer = ScriptedSynthesizer(delay_s=0.7)
+        listener = Listener()
+        pipeline = Pipeline(recognizer, completer, synthesizer)
+        task = asyncio.create_task(pipeline.answer(SAID, ask, listener.emit, listener.observe))
+        await asyncio.sleep(at_s)
+        task.cancel()
+        await asyncio.wait([task])
+        assert recognizer.calls.running + completer.calls.running + synthesizer.calls.running == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(scene())
+
+
+def test_importing_the_spine_loads_no_heavy_library() -> None:
+    heavy = ["opuslib_next", "onnxruntime", "nats", "redis", "minio", "websockets", "llama_cpp", "ctranslate2", "soxr"]
+    check = f"import sys, edge.brain.pipeline; sys.exit(any(name in sys.modules for name in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
