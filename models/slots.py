@@ -37,6 +37,7 @@ class Slots:
         self._free = asyncio.Semaphore(count)
         self._observe_wait = observe_wait
         self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"slot-{name}")
+        self._closed = False
         self.waiting = 0
         """Calls in line now."""
         self.busy = 0
@@ -44,7 +45,8 @@ class Slots:
 
     @asynccontextmanager
     async def hold(self) -> AsyncGenerator[None, None]:
-        """Hold one slot; raise ``refusal`` at once when the line is full."""
+        """Hold one slot; raise ``refusal`` at once when the line is full or the slots are closed."""
+        self._refuse_if_closed()
         if self._free.locked() and self.waiting >= self.max_waiting:
             raise self._refusal(f"{self.name}: {self.waiting} calls already wait for {self.count} slots")
         began = time.monotonic()
@@ -53,9 +55,9 @@ class Slots:
             await self._free.acquire()
         finally:
             self.waiting -= 1
-        self._observe_wait(time.monotonic() - began)
         self.busy += 1
         try:
+            self._observe_wait(time.monotonic() - began)
             yield
         finally:
             self.busy -= 1
@@ -65,8 +67,9 @@ class Slots:
         """Run ``call`` in a thread of a slot held already; when cancelled, wait for the thread before raising.
 
         A thread cannot be stopped from outside, so ``call`` should do one bounded step. The wait keeps the rule that whoever
-        holds the slot is the only one using the engine.
+        holds the slot is the only one using the engine. Raises ``refusal`` when the slots were closed meanwhile.
         """
+        self._refuse_if_closed()
         future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
         try:
             return await asyncio.shield(future)
@@ -76,7 +79,12 @@ class Slots:
 
     def close(self) -> None:
         """Let running calls end and refuse new ones; does not block."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
+        self._threads.shutdown(wait=False)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise self._refusal(f"{self.name}: its slots are closed")
 
 
 async def _ended(future: asyncio.Future[T]) -> None:
