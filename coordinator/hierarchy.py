@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 
 import msgspec
@@ -77,17 +77,14 @@ class Hierarchy:
         """Return the first piece that says something and the open rest; raise CompletionError with the stream closed."""
         completer = self.cloud if tier is Tier.CLOUD else self.edge
         limit_s = self.first_token_s if tier is Tier.CLOUD else prompt.budget_ms / 1000
-        stream = completer.complete(prompt)
-        try:
-            async with asyncio.timeout(limit_s):
-                async for delta in stream:
-                    if delta.text:
-                        return delta, stream
-        except TimeoutError as error:
-            await stream.aclose()
-            raise DeadlineError(f"{tier}: no first word within {limit_s:g} s") from error
-        except BaseException:
-            await stream.aclose()
-            raise
-        await stream.aclose()
+        async with AsyncExitStack() as unless_it_speaks:
+            stream = await unless_it_speaks.enter_async_context(aclosing(completer.complete(prompt)))
+            try:
+                async with asyncio.timeout(limit_s):
+                    async for delta in stream:
+                        if delta.text:
+                            unless_it_speaks.pop_all()
+                            return delta, stream
+            except TimeoutError as error:
+                raise DeadlineError(f"{tier}: no first word within {limit_s:g} s") from error
         raise CompletionError(f"{tier}: the answer was empty")

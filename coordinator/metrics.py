@@ -41,6 +41,13 @@ class Metrics:
         )
         self.dropped = Counter("voice_dropped", "Messages or packets dropped, by kind", ["kind"], registry=registry)
         self.violations = Counter("voice_device_violations", "What devices did wrong", ["code"], registry=registry)
+        self.sessions_ended = Counter("voice_sessions_ended", "Ended sessions by reason", ["reason"], registry=registry)
+        self.gap_seconds = Histogram(
+            "voice_gap_seconds", "Silences inside answers, as devices heard them", registry=registry, buckets=_SECONDS
+        )
+        self.slot_wait_seconds = Histogram(
+            "voice_slot_wait_seconds", "Waits for an engine's slot", ["slot"], registry=registry, buckets=_SECONDS
+        )
         self.bus_connected = Gauge("voice_bus_connected", "1 while NATS answers", registry=registry)
         self.cloud_running = Gauge(
             "voice_cloud_requests_running", "Requests this worker has upstream", registry=registry

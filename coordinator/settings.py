@@ -113,8 +113,8 @@ def load(cls: type[S], environ: Mapping[str, str] | None = None) -> S:
     return settings
 
 
-FOREIGN = frozenset({"EDGE_NODES_DISCOVERY"})
-"""Variables that look like an edge's but belong to another process."""
+FOREIGN = frozenset({"EDGE_NODES_DISCOVERY", "CLOUD_SDK_VERSION"})
+"""Variables that only look like ours: the first is the coordinator's, the second is set in images that carry a cloud's SDK."""
 
 
 def variables(cls: type[ProcessSettings]) -> dict[str, str]:

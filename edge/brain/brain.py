@@ -83,6 +83,11 @@ class Brain:
         return len(self._open)
 
     @property
+    def turns(self) -> int:
+        """Number of turns under way."""
+        return sum(opened.session.turn is not None for opened in self._open.values())
+
+    @property
     def records(self) -> tuple[TurnRecord, ...]:
         """The last RECORDS_KEPT finished turns, oldest first."""
         return tuple(self._records)

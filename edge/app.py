@@ -1,0 +1,214 @@
+"""Composition root of an edge node: the gateway, the brain, or both in one process over an in-memory seam."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from coordinator import wire
+from coordinator.bus import Bus, MemoryBus, NatsBus
+from coordinator.cache.answers import AnswerCache
+from coordinator.cache.ladder import CacheTier, Ladder
+from coordinator.cache.memory import MemoryTier
+from coordinator.cache.object_store import ObjectStoreTier
+from coordinator.cache.redis_tier import RedisTier
+from coordinator.fleet.tokens import TokenAuthenticator
+from coordinator.hierarchy import Hierarchy
+from coordinator.metrics import Metrics
+from coordinator.probes import Checks, probes, serve_http
+from coordinator.remote import RemoteCompleter
+from coordinator.routing.policy import Conditions, Policy
+from edge.brain.brain import Brain
+from edge.brain.pipeline import Pipeline
+from edge.brain.segmenter import Endpointing
+from edge.brain.session import SessionOptions
+from edge.engines import Engines, load_engines
+from edge.gateway.lifetime import Limits
+from edge.gateway.server import Authenticator, Gateway
+from edge.gateway.session import SessionOptions as DeviceOptions
+from edge.observers import BrainMetrics, GatewayMetrics
+from edge.settings import MIN_SECRET_CHARS, EdgeSettings
+from models.errors import CloudUnreachableError, ConfigError
+
+_log = structlog.get_logger()
+
+ROLES = ("gateway", "brain")
+EDGE_BEAT_S = 1.0
+"""Seconds between two beats to the coordinator, which takes an edge for gone after five missed ones."""
+
+
+async def run(settings: EdgeSettings, role: str, stop: asyncio.Event) -> None:
+    """Run one role, or both when ``role`` is "", until ``stop`` is set; raise ConfigError for what keeps it from starting."""
+    metrics = Metrics(CollectorRegistry())
+    waits: dict[str, str] = {}
+    """What this process waits for before it is ready: name and reason."""
+
+    async with (
+        NatsBus.connect(
+            settings.nats_url,
+            name=f"edge-{settings.node_id}-{role or 'node'}",
+            nkey_seed=settings.nkey_seed,
+            on_state=metrics.bus_connected.set,
+        ) as nats,
+        AsyncExitStack() as stack,
+    ):
+        seam_bus: Bus = nats if role else MemoryBus()
+
+        checks: list[Checks] = [lambda: waits, lambda: {} if nats.is_connected else {"nats": "not connected"}]
+
+        def not_ready() -> Mapping[str, str]:
+            return {name: reason for check in checks for name, reason in check().items()}
+
+        app = probes(metrics, not_ready=not_ready)
+        await stack.enter_async_context(
+            serve_http(app, settings.http_host, settings.http_port, variable="EDGE_HTTP_PORT")
+        )
+        node = _Node(settings, metrics, nats, seam_bus, waits, checks)
+        if role != "gateway":
+            await stack.enter_async_context(node.brain())
+        if role != "brain":
+            await stack.enter_async_context(node.gateway())
+        _log.info("edge_ready", role=role or "gateway and brain", node=settings.node_id)
+        await stop.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    settings: EdgeSettings
+    metrics: Metrics
+    nats: Bus
+    seam_bus: Bus
+    waits: dict[str, str]
+    checks: list[Checks]
+
+    @asynccontextmanager
+    async def brain(self) -> AsyncGenerator[None, None]:
+        """Load the engines and serve the gateway's sessions while the body runs."""
+        self.waits["engines"] = "loading"
+        observe_wait = partial(_observe_wait, self.metrics)
+        async with AsyncExitStack() as stack:
+            engines = await load_engines(self.settings, observe_wait)
+            stack.push_async_callback(engines.close)
+            tiers = [MemoryTier(), *[await stack.enter_async_context(tier) for tier in _far_tiers(self.settings)]]
+            brain = self._brain(engines, Ladder(tiers, observe=self.metrics.observe_cache))
+            self.metrics.turns_running.set_function(lambda: brain.turns)
+            async with _running(brain.run(), "brain"):
+                await brain.ready.wait()
+                del self.waits["engines"]
+                yield
+                await brain.drain(self.settings.drain_s)
+
+    @asynccontextmanager
+    async def gateway(self) -> AsyncGenerator[None, None]:
+        """Accept devices and tell the coordinator so while the body runs."""
+        async with Gateway(
+            self.seam_bus,
+            node_id=self.settings.node_id,
+            authenticator=_authenticator(self.settings),
+            host=self.settings.gateway_host,
+            port=self.settings.gateway_port,
+            max_devices=self.settings.max_devices,
+            options=DeviceOptions(limits=Limits(idle_s=self.settings.idle_s)),
+            observer=GatewayMetrics(self.metrics),
+        ) as gateway:
+            self.checks.append(lambda: {"brain": "not heard of for 3 s"} if gateway.is_brain_away else {})
+            async with _running(self._beat(gateway), "edge-beat"):
+                yield
+            await gateway.drain(self.settings.drain_s)
+
+    def _brain(self, engines: Engines, ladder: Ladder) -> Brain:
+        settings = self.settings
+        version = f"{settings.llm_model}|{settings.pool}"
+        hierarchy = Hierarchy(
+            engines.completer,
+            RemoteCompleter(self.nats, settings.pool, settings.node_id),
+            AnswerCache(ladder, version),
+            policy=lambda: Policy(threshold=settings.threshold),
+            conditions=lambda: Conditions(cloud_reachable=self.nats.is_connected),
+            observe=lambda decision: brain.observe_decision(decision),  # noqa: PLW0108 - the brain is made of this
+            first_token_s=settings.first_token_s,
+        )
+        brain = Brain(
+            self.seam_bus,
+            node_id=settings.node_id,
+            edge_id=settings.node_id,
+            brain_id=f"{settings.node_id}-brain",
+            detector=engines.detector,
+            pipeline=Pipeline(engines.recognizer, hierarchy, engines.synthesizer),
+            options=SessionOptions(
+                endpointing=Endpointing(end_silence_ms=settings.end_silence_ms),
+                language=settings.language,
+                budget_s=settings.budget_s,
+            ),
+            max_sessions=settings.max_devices,
+            observer=BrainMetrics(self.metrics),
+        )
+        return brain
+
+    async def _beat(self, gateway: Gateway) -> None:
+        while True:
+            beat = wire.EdgeBeat(
+                edge_id=self.settings.node_id,
+                websocket_url=self.settings.websocket_url,
+                region=self.settings.region,
+                active_devices=gateway.active_devices,
+                max_devices=self.settings.max_devices,
+                ready=gateway.is_ready,
+            )
+            with suppress(CloudUnreachableError):
+                await self.nats.publish(wire.edge_beat_subject(self.settings.node_id), wire.encode(beat))
+            await asyncio.sleep(EDGE_BEAT_S)
+
+
+def _observe_wait(metrics: Metrics, slot: str, seconds: float) -> None:
+    metrics.slot_wait_seconds.labels(slot).observe(seconds)
+
+
+def _far_tiers(settings: EdgeSettings) -> list[AbstractAsyncContextManager[CacheTier]]:
+    """Return the cache tiers beyond this process that the settings name."""
+    tiers: list[AbstractAsyncContextManager[CacheTier]] = []
+    if settings.redis_url:
+        tiers.append(RedisTier.connect(settings.redis_url))
+    if settings.s3_url:
+        secret_key = settings.s3_secret_key.get_secret_value()
+        tiers.append(
+            ObjectStoreTier.connect(
+                settings.s3_url, settings.s3_bucket, access_key=settings.s3_access_key, secret_key=secret_key
+            )
+        )
+    return tiers
+
+
+def _authenticator(settings: EdgeSettings) -> Authenticator:
+    if settings.auth == "off":
+        _log.warning("auth_off", meaning="every device is let in: for a bench only")
+        return _Everybody()
+    secret = settings.device_token_secret.get_secret_value()
+    if len(secret) < MIN_SECRET_CHARS:
+        raise ConfigError(
+            f"EDGE_DEVICE_TOKEN_SECRET must have at least {MIN_SECRET_CHARS} characters, the coordinator's; or set EDGE_AUTH=off"
+        )
+    return TokenAuthenticator(secret)
+
+
+class _Everybody:
+    """An Authenticator that lets every device in."""
+
+    def check(self, device_id: str, client_id: str, token: str) -> None:
+        """Let it in."""
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncGenerator[None, None]:
+    """Run ``work`` while the body runs; if it fails, the body is cancelled and the failure raised."""
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(work, name=name)
+        yield
+        task.cancel()
