@@ -56,7 +56,7 @@ class Scene:
 SCENES = (
     Scene("easy, Mandarin", "1", "zh", "法国的首都是哪个城市？", Tier.EDGE, wake_word="你好小智"),
     Scene("easy, English", "2", "en", "What is the capital city of Japan?", Tier.EDGE, mode="manual"),
-    Scene("hard, Mandarin", "1", "zh", "请分析电动汽车和燃油汽车的优缺点，比较两者的区别，并解释为什么。", Tier.CLOUD),
+    Scene("hard, Mandarin", "1", "zh", "请为初学者设计一个学习计划，详细解释每一步的原因和优点。", Tier.CLOUD),
     Scene(
         "hard, English",
         "3",
@@ -69,7 +69,7 @@ SCENES = (
         "interrupted while the cloud answers",
         "1",
         "zh",
-        "请详细解释彩虹的原理，分析原因，并举例说明。",
+        "请分析地球变暖的原因和影响，详细解释，并举例说明。",
         Tier.CLOUD,
         interrupt_after_ms=1200,
     ),

@@ -228,7 +228,7 @@ def _is_printed(character: str) -> bool:
 
 
 def _load(model_dir: Path, workers: int, threads: int, languages: Sequence[str], beam: int) -> SpeechModel:
-    for library in ("ctranslate2", "faster_whisper"):
+    for library in ("ctranslate2", "faster_whisper", "opencc"):
         if find_spec(library) is None:
             raise ConfigError(f"{library} is missing; install xiaozhi-fleet[engines]")
     for name in _FILES:
@@ -270,8 +270,12 @@ class _Whisper:
         from ctranslate2 import StorageView
         from faster_whisper.feature_extractor import FeatureExtractor
         from faster_whisper.tokenizer import Tokenizer
+        from opencc import OpenCC
 
         self._model = model
+        self._simplified: Callable[[str], str] = OpenCC(
+            "t2s"
+        ).convert  # it falls back to traditional characters now and then
         self._beam = beam
         self._languages = languages
         self._store = StorageView.from_array
@@ -310,7 +314,10 @@ class _Whisper:
         tokens = result.sequences_ids[0]
         # CTranslate2 divides the sum by the tokens without the closing one, which it has scored as well.
         logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
-        return Heard(text=self._tokenizers[language].decode(tokens), logprob=logprob, no_speech=result.no_speech_prob)
+        text = self._tokenizers[language].decode(tokens)
+        if language == "zh":
+            text = self._simplified(text)
+        return Heard(text=text, logprob=logprob, no_speech=result.no_speech_prob)
 
     def _likeliest(self, encoded: Any) -> str:
         """Return the most probable of our languages."""

@@ -21,6 +21,7 @@ HEAVY = {
     "misaki": {"models/kokoro.py"},
     "nats": {"coordinator/bus.py"},
     "onnxruntime": {"models/onnx.py"},
+    "opencc": {"models/whisper.py"},
     "opuslib_next": {"edge/brain/opus.py"},
     "piper": {"models/piper.py"},
     "redis": {"coordinator/cache/redis_tier.py"},

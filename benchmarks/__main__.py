@@ -1,0 +1,47 @@
+"""The benchmarks' front door: ``python -m benchmarks NAME [options]``; each is imported only when asked for."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+from models.errors import VoiceError
+
+NAMES = {
+    "turns": "spoken turns from the device's side: time to first audio on the edge, from the cloud and from the cache",
+}
+"""Name of the module in this package, and what it measures."""
+
+USAGE_STATUS = 2
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmark that the first argument names and return the exit status."""
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(usage())  # noqa: T201 - a command's output
+        return 0 if arguments else USAGE_STATUS
+    name, *options = arguments
+    if name not in NAMES:
+        print(f"no benchmark is called {name!r}\n\n{usage()}", file=sys.stderr)  # noqa: T201 - a command's output
+        return USAGE_STATUS
+    app = typer.Typer(add_completion=False)
+    app.command(name)(import_module(f"benchmarks.{name}").command)
+    try:
+        app(options, prog_name=f"python -m benchmarks {name}", standalone_mode=True)
+    except VoiceError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command's output
+        return 1
+    return 0
+
+
+def usage() -> str:
+    """Return the help text."""
+    width = max(map(len, NAMES))
+    listing = "\n".join(f"  {name:<{width}}  {what}" for name, what in NAMES.items())
+    return f"usage: python -m benchmarks NAME [--json FILE] [--help]\n\n{listing}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
