@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     options = _options()
+    if not options.model.is_file():
+        sys.exit(f"{options.model} does not exist: give --model a GGUF file, see xiaozhi-fleet models list")
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -30,7 +34,10 @@ def main() -> None:
     params.endpoint_slots = True
     params.ui = False
     params.cache_ram_mib = 0
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        sys.exit(f"llama.cpp cannot serve {options.model} on port {options.port}: {error}")
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -38,15 +45,15 @@ def main() -> None:
     del server
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m manifests.llama_server", description=__doc__)
+def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m manifests.llama_server", description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="GGUF file")
     parser.add_argument("--alias", required=True, help="name under which the API knows the model")
     parser.add_argument("--port", type=int, required=True, help="loopback port to listen on")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--slots", type=int, default=2, help="answers at once")
     parser.add_argument("--context-tokens", type=int, default=2048, help="context of one answer")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

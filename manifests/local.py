@@ -9,6 +9,7 @@ Everything listens on free ports of 127.0.0.1, writes its log into one directory
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import sys
 import tempfile
@@ -21,7 +22,8 @@ from pathlib import Path
 import httpx
 
 from manifests import servers
-from manifests.processes import Child, Children, answers, children, free_ports
+from manifests.processes import Child, Children, answers, children, free_ports, together
+from models.errors import ConfigError
 from models.store import locate
 
 POOL = "qwen-14b"
@@ -87,6 +89,32 @@ async def site(
             yield await _Starter(group, base, report, models_root).start(engines, edge_env or {}, cloud_url)
 
 
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    """Addresses of what runs before our roles do."""
+
+    hub_url: str
+    leaf_url: str
+    redis_url: str
+    s3: Mapping[str, str]
+    upstream_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    """Where our roles listen; ``devices`` for devices, the others for HTTP."""
+
+    coordinator: int
+    cloud: int
+    devices: int
+    gateway: int
+    brain: int
+
+
+_Role = tuple[str, list[str], dict[str, str], int]
+"""Name, module with its arguments, environment, and the port of its probes."""
+
+
 @dataclass(slots=True)
 class _Starter:
     group: Children
@@ -96,73 +124,26 @@ class _Starter:
 
     async def start(self, engines: str, edge_env: Mapping[str, str], cloud_url: str | None) -> Site:
         began = time.monotonic()
-        hub_url, leaf_url, redis_url, s3, upstream = await self._servers(cloud_url)
-        addresses = {
-            "NATS hub": hub_url,
-            "NATS leaf": leaf_url,
-            "Redis": redis_url,
-            "S3": s3["url"],
-            "cloud model": upstream,
-        }
-        secret = secrets.token_urlsafe(32)
-        ota_port, cloud_port, device_port, gateway_port, brain_port = free_ports(5)
-        http = "http://127.0.0.1"
-        common = {
-            "EDGE_NATS_URL": leaf_url,
-            "EDGE_DEVICE_TOKEN_SECRET": secret,
-            "EDGE_ENGINES": engines,
-            "EDGE_POOL": POOL,
-        }
-        edge = {
-            **common,
-            "EDGE_GATEWAY_PORT": str(device_port),
-            "EDGE_REDIS_URL": redis_url,
-            "EDGE_S3_URL": s3["url"],
-            "EDGE_S3_ACCESS_KEY": s3["access_key"],
-            "EDGE_S3_SECRET_KEY": s3["secret_key"],
-            **({"EDGE_MODELS_ROOT": str(self.models_root)} if self.models_root else {}),
-            **edge_env,
-        }
-        coordinator = {
-            "COORDINATOR_NATS_URL": hub_url,
-            "COORDINATOR_HTTP_PORT": str(ota_port),
-            "COORDINATOR_DEVICE_TOKEN_SECRET": secret,
-        }
-        cloud = {
-            "CLOUD_NATS_URL": hub_url,
-            "CLOUD_POOL": POOL,
-            "CLOUD_UPSTREAM_URL": upstream,
-            "CLOUD_UPSTREAM_MODEL": CLOUD_MODEL,
-            "CLOUD_HTTP_PORT": str(cloud_port),
-        }
-        roles = (
-            ("coordinator", ["coordinator"], coordinator, ota_port),
-            ("cloud-worker", ["cloud"], cloud, cloud_port),
-            ("edge-brain", ["edge", "brain"], {**edge, "EDGE_HTTP_PORT": str(brain_port)}, brain_port),
-            ("edge-gateway", ["edge", "gateway"], {**edge, "EDGE_HTTP_PORT": str(gateway_port)}, gateway_port),
-        )
-        await asyncio.gather(*(self._role(name, module, env, port) for name, module, env, port in roles))
-        addresses |= {
-            "bootstrap (OTA)": f"{http}:{ota_port}/xiaozhi/ota/",
-            "devices": f"ws://127.0.0.1:{device_port}/xiaozhi/v1/",
-            "coordinator metrics": f"{http}:{ota_port}/metrics",
-            "cloud worker metrics": f"{http}:{cloud_port}/metrics",
-            "gateway metrics": f"{http}:{gateway_port}/metrics",
-            "brain metrics": f"{http}:{brain_port}/metrics",
-        }
+        up = await self._servers(cloud_url)
+        ports = _Ports(*free_ports(5))
+        models = {"EDGE_MODELS_ROOT": str(self.models_root)} if self.models_root else {}
+        roles = _roles(up, ports, {"EDGE_ENGINES": engines, **models, **edge_env})
+        async with together() as tasks:
+            for name, module, env, port in roles:
+                tasks.create_task(self._role(name, module, env, port))
+        addresses = _addresses(up, ports)
         await _edge_is_known(addresses["bootstrap (OTA)"])
         self.report(f"site is up after {time.monotonic() - began:.1f} s; logs in {self.base}")
-        return Site(addresses, addresses["bootstrap (OTA)"], hub_url, leaf_url, self.base, self.group)
+        return Site(addresses, addresses["bootstrap (OTA)"], up.hub_url, up.leaf_url, self.base, self.group)
 
-    async def _servers(self, cloud_url: str | None) -> tuple[str, str, str, dict[str, str], str]:
+    async def _servers(self, cloud_url: str | None) -> _Servers:
         """Start NATS, Redis, S3 and the cloud model side by side."""
-        (hub_url, leaf_url), redis_url, s3, upstream = await asyncio.gather(
-            servers.nats(self.group, self.base, self.report),
-            servers.redis(self.group, self.report),
-            servers.seaweedfs(self.group, self.base, self.report),
-            self._cloud_model(cloud_url),
-        )
-        return hub_url, leaf_url, redis_url, s3, upstream
+        async with together() as tasks:
+            nats = tasks.create_task(servers.nats(self.group, self.base, self.report))
+            redis = tasks.create_task(servers.redis(self.group, self.report))
+            s3 = tasks.create_task(servers.seaweedfs(self.group, self.base, self.report))
+            upstream = tasks.create_task(self._cloud_model(cloud_url))
+        return _Servers(*nats.result(), redis.result(), s3.result(), upstream.result())
 
     async def _cloud_model(self, cloud_url: str | None) -> str:
         if cloud_url:
@@ -175,11 +156,69 @@ class _Starter:
         self.report(f"{name} ready after {took_s:.1f} s")
 
 
+def _roles(up: _Servers, ports: _Ports, edge_env: Mapping[str, str]) -> list[_Role]:
+    """Return our processes and what each is told."""
+    secret = secrets.token_urlsafe(32)
+    coordinator = {
+        "COORDINATOR_NATS_URL": up.hub_url,
+        "COORDINATOR_HTTP_PORT": str(ports.coordinator),
+        "COORDINATOR_DEVICE_TOKEN_SECRET": secret,
+    }
+    cloud = {
+        "CLOUD_NATS_URL": up.hub_url,
+        "CLOUD_POOL": POOL,
+        "CLOUD_UPSTREAM_URL": up.upstream_url,
+        "CLOUD_UPSTREAM_MODEL": CLOUD_MODEL,
+        "CLOUD_HTTP_PORT": str(ports.cloud),
+    }
+    edge = {
+        "EDGE_NATS_URL": up.leaf_url,
+        "EDGE_DEVICE_TOKEN_SECRET": secret,
+        "EDGE_POOL": POOL,
+        "EDGE_GATEWAY_PORT": str(ports.devices),
+        "EDGE_REDIS_URL": up.redis_url,
+        "EDGE_S3_URL": up.s3["url"],
+        "EDGE_S3_ACCESS_KEY": up.s3["access_key"],
+        "EDGE_S3_SECRET_KEY": up.s3["secret_key"],
+        **edge_env,
+    }
+    return [
+        ("coordinator", ["coordinator"], coordinator, ports.coordinator),
+        ("cloud-worker", ["cloud"], cloud, ports.cloud),
+        ("edge-brain", ["edge", "brain"], {**edge, "EDGE_HTTP_PORT": str(ports.brain)}, ports.brain),
+        ("edge-gateway", ["edge", "gateway"], {**edge, "EDGE_HTTP_PORT": str(ports.gateway)}, ports.gateway),
+    ]
+
+
+def _addresses(up: _Servers, ports: _Ports) -> dict[str, str]:
+    """Return name to address, for people."""
+    http = "http://127.0.0.1"
+    return {
+        "NATS hub": up.hub_url,
+        "NATS leaf": up.leaf_url,
+        "Redis": up.redis_url,
+        "S3": up.s3["url"],
+        "cloud model": up.upstream_url,
+        "bootstrap (OTA)": f"{http}:{ports.coordinator}/xiaozhi/ota/",
+        "devices": f"ws://127.0.0.1:{ports.devices}/xiaozhi/v1/",
+        "coordinator metrics": f"{http}:{ports.coordinator}/metrics",
+        "cloud worker metrics": f"{http}:{ports.cloud}/metrics",
+        "gateway metrics": f"{http}:{ports.gateway}/metrics",
+        "brain metrics": f"{http}:{ports.brain}/metrics",
+    }
+
+
 async def _edge_is_known(ota_url: str) -> None:
-    """Wait until bootstrap hands out the edge, which takes one of its beats."""
+    """Wait until bootstrap hands out the edge, which takes one of its beats; raise ConfigError when it does not."""
     headers = {"Device-Id": "02:00:00:00:00:00", "Client-Id": "site"}
+    status = 0
     async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
         for _ in range(100):
-            if (await client.post(ota_url, headers=headers, json={})).status_code == httpx.codes.OK:
+            with contextlib.suppress(httpx.HTTPError):
+                status = (await client.post(ota_url, headers=headers, json={})).status_code
+            if status == httpx.codes.OK:
                 return
             await asyncio.sleep(0.1)
+    raise ConfigError(
+        f"the coordinator at {ota_url} does not hand out the edge (HTTP {status}): see coordinator.log and edge-*.log"
+    )

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import itertools
 import os
+import random
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -23,6 +26,12 @@ STOP_S = 8.0
 """How long a role may take to end its turns before it is killed; longer than its own drain on one machine."""
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal the kernel sends to a child when its parent dies."""
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+"""Loaded here because between fork and exec nothing may be loaded."""
+_PORTS = range(20_000, 32_000)
+"""Below what Linux (from 32768) and macOS (from 49152) give to outgoing connections: one of those could take a port before its
+server does, or meet itself while it asks whether the server listens."""
+_CANDIDATES = itertools.cycle(random.SystemRandom().sample(_PORTS, len(_PORTS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,8 @@ class Child:
     process: asyncio.subprocess.Process
     log: Path
     stop_signal: signal.Signals
+    remains: tuple[Path, ...] = ()
+    """Files it leaves outside its directory when killed; removed once it has ended."""
 
     @property
     def pid(self) -> int:
@@ -63,6 +74,7 @@ class Children:
         *,
         env: Mapping[str, str] | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        remains: Sequence[Path] = (),
     ) -> Child:
         """Start ``command`` with its output in NAME.log; raise ConfigError when there is no such program."""
         log = self.directory / f"{name}.log"
@@ -75,11 +87,11 @@ class Children:
                     stderr=output,
                     env={**os.environ, **(env or {})},
                     start_new_session=True,
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=_death_with(os.getpid()),
                 )
             except OSError as error:
                 raise ConfigError(f"{name}: cannot start {command[0]}: {error.strerror}") from error
-        child = Child(name, process, log, stop_signal)
+        child = Child(name, process, log, stop_signal, tuple(remains))
         self.running.append(child)
         return child
 
@@ -112,6 +124,8 @@ async def stop_child(child: Child, within_s: float = STOP_S) -> None:
             pass
     _signal_group(child, signal.SIGKILL)
     await child.process.wait()
+    for path in child.remains:
+        path.unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -121,19 +135,22 @@ async def children(directory: Path) -> AsyncGenerator[Children, None]:
     try:
         yield group
     finally:
-        stopping = asyncio.ensure_future(group.stop())
-        while not stopping.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.shield(stopping)
+        await _to_the_end(group.stop())
+
+
+@asynccontextmanager
+async def together() -> AsyncGenerator[asyncio.TaskGroup, None]:
+    """Give a TaskGroup whose first failure, after the other tasks were stopped, is raised bare instead of in a group."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback address that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Return ports of the loopback address that are free now; none is given out twice soon."""
+    return list(itertools.islice(filter(_is_free, _CANDIDATES), count))
 
 
 async def accepts_connections(port: int) -> bool:
@@ -162,7 +179,36 @@ def _signal_group(child: Child, number: signal.Signals) -> None:
         os.killpg(child.pid, number)
 
 
-def _die_with_parent() -> None:
-    """Run in the child between fork and exec."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Finish ``work`` even while cancelled, then let the cancelling go on."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+def _death_with(parent: int) -> Callable[[], None]:
+    """Return what runs in the child between fork and exec: SIGKILL when the parent dies, for nobody is left to wait for more."""
+
+    def prepare() -> None:
+        if _LIBC is not None:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return prepare

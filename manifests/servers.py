@@ -19,6 +19,9 @@ SERVER_READY_S = 60.0
 MODEL_READY_S = 120.0
 """Loading 1.1 GB from a cold disk."""
 
+_WEED_PARTS = ("master", "volume", "filer", "s3")
+"""Servers inside SeaweedFS, each with a port and one for gRPC."""
+
 Report = Callable[[str], None]
 
 
@@ -45,7 +48,7 @@ async def nats(group: Children, base: Path, report: Report) -> tuple[str, str]:
         "port": leaf_port,
         "server_name": "edge-leaf",
         "jetstream": {"store_dir": str(base / "jetstream-leaf"), "domain": "edge"},
-        "leafnodes": {"remotes": [{"url": f"nats-leaf://127.0.0.1:{link_port}"}], "reconnect": 1},
+        "leafnodes": {"remotes": [{"url": f"nats-leaf://127.0.0.1:{link_port}"}], "reconnect": "1s"},
     }
     await nats_server(group, base, "nats-hub", hub, report)
     await nats_server(group, base, "nats-leaf", leaf, report)
@@ -79,41 +82,34 @@ async def redis(group: Children, report: Report) -> str:
 
 async def seaweedfs(group: Children, base: Path, report: Report) -> dict[str, str]:
     """Start SeaweedFS with its S3 door; return url, access_key and secret_key."""
-    ports = free_ports(8)
+    ports = {part: (port, grpc) for part, port, grpc in zip(_WEED_PARTS, free_ports(4), free_ports(4), strict=True)}
     access_key, secret_key = "site", secrets.token_urlsafe(24)
     data, config = base / "seaweedfs", base / "s3.json"
     data.mkdir(exist_ok=True)
     credentials = [{"accessKey": access_key, "secretKey": secret_key}]
-    config.write_text(
-        json.dumps(
-            {
-                "identities": [
-                    {"name": "site", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}
-                ]
-            }
-        )
-    )
-    names = (
-        "master.port",
-        "master.port.grpc",
-        "volume.port",
-        "volume.port.grpc",
-        "filer.port",
-        "filer.port.grpc",
-        "s3.port",
-        "s3.port.grpc",
-    )
+    identity = {"name": "site", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}
+    config.write_text(json.dumps({"identities": [identity]}))
     command = [
-        *(program("weed"), "-v=0", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", "-filer", "-s3"),
-        *(f"-{name}={port}" for name, port in zip(names, ports, strict=True)),
-        *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}", f"-s3.localSocket={base / 's3.sock'}"),
-        *("-volume.max=60", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"),
+        *(program("weed"), "-v=0", "-logtostderr=true", "server", "-filer", "-s3"),
+        *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", f"-s3.config={config}"),
+        *(f"-{part}.port={port}" for part, (port, _) in ports.items()),
+        *(f"-{part}.port.grpc={grpc}" for part, (_, grpc) in ports.items()),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
+        *("-volume.max=60", "-master.volumeSizeLimitMB=64"),  # with its 5 volumes of 30 GB no bucket can be made
+        *("-master.electionTimeout=1s", "-volume.preStopSeconds=0"),  # else a used directory takes 10 s more to start
     ]
-    child = await group.start("seaweedfs", command, stop_signal=signal.SIGKILL)
-    s3_port = ports[6]
-    took_s = await group.wait_ready(child, lambda: answers(f"http://127.0.0.1:{s3_port}/healthz"), SERVER_READY_S)
+    remains = [path for part, pair in ports.items() for path in _weed_sockets(part, *pair)]
+    child = await group.start("seaweedfs", command, stop_signal=signal.SIGKILL, remains=remains)
+    url = f"http://127.0.0.1:{ports['s3'][0]}"
+    took_s = await group.wait_ready(child, lambda: answers(f"{url}/healthz"), SERVER_READY_S)
     report(f"seaweedfs ready after {took_s:.1f} s")
-    return {"url": f"http://127.0.0.1:{s3_port}", "access_key": access_key, "secret_key": secret_key}
+    return {"url": url, "access_key": access_key, "secret_key": secret_key}
+
+
+def _weed_sockets(part: str, port: int, grpc: int) -> list[Path]:
+    """Return the sockets one part makes; their folder is written into SeaweedFS."""
+    folder = Path("/tmp")  # noqa: S108  # not our choice
+    return [folder / f"seaweedfs-{part}-{port}.sock", folder / f"seaweedfs-{part}-grpc-{grpc}.sock"]
 
 
 async def llama(group: Children, model: Path, alias: str, report: Report) -> str:
@@ -122,7 +118,10 @@ async def llama(group: Children, model: Path, alias: str, report: Report) -> str
         raise ConfigError("xllamacpp is not installed here: pip install 'xiaozhi-fleet[site]'")
     (port,) = free_ports(1)
     options = ["--model", str(model), "--alias", alias, "--port", str(port)]
-    child = await group.start("cloud-model", [sys.executable, "-m", "manifests.llama_server", *options])
+    command = [sys.executable, "-m", "manifests.llama_server", *options]
+    child = await group.start(
+        "cloud-model", command, stop_signal=signal.SIGKILL
+    )  # asked to end, it waits for open answers
     took_s = await group.wait_ready(child, lambda: answers(f"http://127.0.0.1:{port}/health"), MODEL_READY_S)
     report(f"cloud-model ({alias}) ready after {took_s:.1f} s")
     return f"http://127.0.0.1:{port}"

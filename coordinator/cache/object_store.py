@@ -5,12 +5,14 @@ The ``minio`` client blocks, so it runs in slots. Each object carries the SHA-25
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
+import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from models.errors import CacheError, ConfigError
@@ -20,6 +22,9 @@ TTL_S = 86_400.0
 """Seed value for L3."""
 MAX_OBJECT_BYTES = 4 * 1024 * 1024
 """Larger objects are not read back into a turn. A guess, ten times the longest spoken answer."""
+T = TypeVar("T")
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CHECKSUM_BYTES = 32
 _TIME_BYTES = 8
 
@@ -35,6 +40,8 @@ class ObjectStoreTier:
         self._slots = slots
         self.ttl_s = ttl_s
         self._now = now
+        self._calls: set[asyncio.Task[Any]] = set()
+        """Calls under way; an abandoned one ends by its own time-out and holds its slot until then."""
 
     @classmethod
     @asynccontextmanager
@@ -49,7 +56,7 @@ class ObjectStoreTier:
         timeout_s: float = 0.5,
         now: Callable[[], float] = time.time,
     ) -> AsyncGenerator[Self, None]:
-        """Open ``http(s)://host:port``; the bucket is made on the first put; a bad address is a ConfigError."""
+        """Open ``http(s)://host:port``; the bucket is made on the first put; a bad address or bucket name is a ConfigError."""
         import urllib3
         from minio import Minio
 
@@ -59,25 +66,43 @@ class ObjectStoreTier:
         pool = urllib3.PoolManager(
             num_pools=1, maxsize=8, timeout=urllib3.Timeout(connect=timeout_s, read=timeout_s), retries=False
         )
+        if not _BUCKET.fullmatch(bucket):
+            raise ConfigError(f"{bucket!r} is not an S3 bucket name: 3 to 63 lower-case letters, digits, '.' or '-'")
         secure = parts.scheme == "https"
         client = Minio(parts.netloc, access_key=access_key, secret_key=secret_key, secure=secure, http_client=pool)
         slots = Slots("object-store", 4, max_waiting=64, refusal=CacheError)
+        tier = cls(client, bucket, slots, ttl_s, now)
         try:
-            yield cls(client, bucket, slots, ttl_s, now)
+            yield tier
         finally:
+            await asyncio.gather(*tier._calls, return_exceptions=True)
             slots.close()
             pool.clear()
 
     async def get(self, key: str) -> bytes | None:
         """Return the value, None when unknown, too old or damaged; raise CacheError when the store is away."""
-        async with self._slots.hold():
-            stored = await self._slots.run(self._read, key)
+        stored = await self._call(lambda: self._read(key))
         return None if stored is None else unwrap(stored, self._now())
 
     async def put(self, key: str, value: bytes) -> None:
         """Keep the value; raise CacheError when the store is away."""
+        stored = wrap(value, self._now() + self.ttl_s)
+        await self._call(lambda: self._write(key, stored))
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        """Run a blocking call in a slot; when cancelled return at once, for a thread that waits for a dead server cannot be stopped."""
+        call = asyncio.create_task(self._in_slot(work), name="object-store")
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+
+    async def _in_slot(self, work: Callable[[], T]) -> T:
         async with self._slots.hold():
-            await self._slots.run(self._write, key, wrap(value, self._now() + self.ttl_s))
+            return await self._slots.run(work)
 
     def _read(self, key: str) -> bytes | None:
         from minio.error import S3Error

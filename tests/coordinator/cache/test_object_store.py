@@ -48,3 +48,13 @@ def test_a_store_that_is_away_is_a_cache_error(unused_tcp_port: int) -> None:
                 await tier.put("answer:k", b"v")
 
     run(scenario())
+
+
+@pytest.mark.parametrize("bucket", ["", "ab", "Upper-case", "under_score", "-dash", "x" * 64])
+def test_a_bad_bucket_name_names_itself(bucket: str) -> None:
+    async def scenario() -> None:
+        async with ObjectStoreTier.connect("http://127.0.0.1:1", bucket, access_key="a", secret_key="b"):
+            pass
+
+    with pytest.raises(ConfigError, match="not an S3 bucket name"):
+        run(scenario())
