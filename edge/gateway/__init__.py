@@ -1,1 +1,7 @@
-"""Hold the devices' sockets; pace what they play."""
+"""Hold the devices' sockets; pace what they play. No native engine runs here, so it does not crash with one.
+
+    socket -- server -- session --+-- device_protocol   what the bytes mean, without I/O  (framing: binary v1, v2, v3)
+                            |     +-- pacing            when the next packet is due
+                            |     +-- lifetime          when a session is over
+                           seam   +-- admission         who may come in
+"""

@@ -1,0 +1,395 @@
+"""One device's connection: its protocol, its socket and the brain at the other end of the bus.
+
+Three tasks of one TaskGroup: the reader turns what the device says into messages for the brain, the writer sends what is due, the watch
+ends sessions nobody uses. What the brain says comes through ``receive``, which never waits. Whoever ends the session sets its end once;
+when ``run`` returns nothing of it runs any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from coordinator.bus import Bus
+from edge import seam
+from edge.gateway import device_protocol as device
+from edge.gateway.admission import Allowance
+from edge.gateway.lifetime import BRAIN_AWAY, PROTOCOL_ERROR, RESTARTING, TRY_LATER, Limits, SessionEnd, Vitals, overdue
+from edge.gateway.observer import DeafObserver, GatewayObserver
+from edge.gateway.pacing import Outgoing, Pace, Speech
+from models.errors import CloudUnreachableError, DeviceProtocolError, DeviceTooSlowError, VoiceError
+
+_log = structlog.get_logger()
+
+_REPORT_MS = 480
+"""Sound between two reports of what was played."""
+_MESSAGES_HZ = 300.0
+_MESSAGES_BURST = 600
+"""Twice what 5 ms packets need, and fifteen of the bursts a stalled device sends (protocol §6.1); who is faster is read slower."""
+_FAREWELL_S = 1.0
+"""How long telling the brain that a session is over may take."""
+_TICK_S = 1.0
+_HEARABLE_GAP_S = 0.01
+_MAX_REASON_CHARS = 100
+"""A Close frame has room for 123 bytes of reason, RFC 6455 §5.5."""
+
+
+class DeviceSocket(Protocol):
+    """A WebSocket as a session needs it."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither side began to close; a peer may do so and then hold the socket without a word."""
+        ...
+
+    async def recv(self) -> str | bytes | None:
+        """Return the next message, None once the device is gone."""
+        ...
+
+    async def send(self, message: str | bytes) -> None:
+        """Send, waiting for a device that does not read; does nothing once the device is gone."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close with a Close frame; returns within a bounded time with the socket gone, answered or not."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the socket at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What may differ between deployments."""
+
+    limits: Limits = field(default_factory=Limits)
+    send_s: float = 5.0
+    """How long one message may take to be read."""
+    pace: Pace = field(default_factory=Pace)
+
+
+class DeviceSession:
+    """One device from its connection to its end; ``run`` it once."""
+
+    def __init__(
+        self,
+        socket: DeviceSocket,
+        bus: Bus,
+        *,
+        node_id: str,
+        session_id: str,
+        device_id: str,
+        client_id: str = "",
+        version: int | None = None,
+        options: SessionOptions | None = None,
+        observer: GatewayObserver | None = None,
+        is_brain_away: Callable[[], bool] = lambda: False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.device_id = device_id
+        self.session_id = session_id
+        self._socket = socket
+        self._bus = bus
+        self._subject = seam.up_subject(node_id)
+        self._client_id = client_id
+        self._options = options or SessionOptions()
+        self._observer: GatewayObserver = observer or DeafObserver()
+        self._is_brain_away = is_brain_away
+        self._now = now
+        self._protocol = device.DeviceProtocol(session_id, version=version)
+        self._outgoing = Outgoing(now=now)
+        self._allowance = Allowance(_MESSAGES_HZ, _MESSAGES_BURST)
+        self._end: SessionEnd | None = None
+        self._over = asyncio.Event()
+        self._is_draining = False
+        self._fence = 0
+        self._seq = 0
+        self._frame_ms = 60
+        self._quiet_ms = 0
+        """Sound heard since the last turn."""
+        self._sent_audio_ms = 0
+        self._heard_s = self._sent_s = self._began_s = now()
+
+    @property
+    def has_greeted(self) -> bool:
+        """Whether the device said hello."""
+        return self._protocol.has_greeted
+
+    async def run(self) -> SessionEnd:
+        """Serve until the device is gone or the session is ended, and return why; cancelling drops the socket."""
+        end = SessionEnd("broken", 0)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                work = {"reader": self._read(), "writer": self._write(), "watch": self._watch()}
+                jobs = [tasks.create_task(job, name=f"device-{name}-{self.session_id}") for name, job in work.items()]
+                await self._over.wait()
+                for job in jobs:
+                    job.cancel()
+            end = self._end or SessionEnd("device-gone")
+        finally:
+            await self._farewell()
+            if not end.code:
+                self._socket.abort()
+        if end.code:
+            await self._socket.close(end.code, end.reason)
+        return end
+
+    def end(self, end: SessionEnd) -> None:
+        """End the session once what is urgent was sent; the first end counts."""
+        if self._end is None:
+            self._end = end
+            self._outgoing.end()
+
+    def drain(self) -> None:
+        """End the session as soon as no turn is being spoken."""
+        self._is_draining = True
+        if self._outgoing.speech is None:
+            self.end(SessionEnd("draining", RESTARTING))
+
+    def receive(self, message: seam.DownMessage) -> None:
+        """Take a message from the brain; never waits nor raises."""
+        if message.fence < self._fence or not self.has_greeted:
+            self._observer.dropped("stale")
+            return
+        match message:
+            case seam.Heard():
+                self._begin_turn(message)
+            case seam.TurnEnded():
+                self._end_turn(message)
+            case seam.SessionRefused():
+                self._alert(message.code)
+                self.end(SessionEnd(message.code[:_MAX_REASON_CHARS], TRY_LATER))
+            case _:
+                self._queue(message)
+
+    # What the device says.
+
+    async def _read(self) -> None:
+        while (message := await self._socket.recv()) is not None:
+            self._heard_s = self._now()
+            for event in self._protocol.receive(message):
+                await self._take(event)
+            if delay_s := self._allowance.delay_s(self._now()):
+                await asyncio.sleep(delay_s)
+        self._over.set()
+
+    async def _take(self, event: device.DeviceEvent) -> None:
+        match event:
+            case device.AudioPacket():
+                await self._hear(event)
+            case device.Hello():
+                await self._open(event)
+            case device.Abort():
+                await self._abort(event)
+            case device.Violation():
+                self._observer.violation(event.code)
+                if event.fatal:
+                    self.end(SessionEnd(DeviceProtocolError.code, PROTOCOL_ERROR))
+            case device.Goodbye():
+                self.end(SessionEnd("goodbye"))
+            case device.Ignored() | device.Mcp():
+                self._observer.dropped(event.kind if isinstance(event, device.Ignored) else "mcp")
+            case _:
+                await self._tell(event)
+
+    async def _open(self, hello: device.Hello) -> None:
+        self._say(self._protocol.hello())
+        self._frame_ms = hello.frame_ms
+        await self._publish(
+            seam.SessionOpened(
+                session_id=self.session_id,
+                fence=self._fence,
+                device_id=self.device_id,
+                client_id=self._client_id,
+                language=hello.language,
+                frame_ms=hello.frame_ms,
+            )
+        )
+
+    async def _hear(self, packet: device.AudioPacket) -> None:
+        seq, self._seq = self._seq, self._seq + 1
+        self._quiet_ms = 0 if self._outgoing.speech else self._quiet_ms + self._frame_ms
+        await self._publish(seam.AudioUp(session_id=self.session_id, fence=self._fence, seq=seq, packet=packet.payload))
+
+    async def _tell(self, event: device.ListenStart | device.ListenStop | device.WakeWord) -> None:
+        session_id, fence = self.session_id, self._fence
+        match event:
+            case device.ListenStart():
+                await self._publish(seam.ListenStarted(session_id=session_id, fence=fence, mode=event.mode))
+            case device.ListenStop():
+                await self._publish(seam.ListenStopped(session_id=session_id, fence=fence))
+            case device.WakeWord():
+                await self._publish(seam.WakeWordHeard(session_id=session_id, fence=fence, text=event.text))
+
+    async def _abort(self, event: device.Abort) -> None:
+        """Silence the turn before anybody is told; a device that interrupts always gets its ``tts/stop`` (protocol §8.5)."""
+        speech, fence = self._outgoing.speech, self._fence
+        self._outgoing.speech = None
+        self._fence += 1
+        self._quiet_ms = 0
+        if self._protocol.has_listened:
+            self._say(self._protocol.tts_stop())
+        if speech is not None:
+            await self._report(speech, fence)
+        await self._publish(seam.Aborted(session_id=self.session_id, fence=self._fence, reason=event.reason))
+
+    # What the brain says.
+
+    def _begin_turn(self, heard: seam.Heard) -> None:
+        """Show the transcript and open the loudspeaker; what was still spoken of another turn ends."""
+        if not self._protocol.has_listened:
+            self._observer.dropped("not-listening")
+            return
+        self._silence()
+        protocol = self._protocol
+        opening = (protocol.stt(heard.text), protocol.tts_start())
+        self._quiet_ms = 0
+        self._outgoing.speech = Speech(heard.turn_id, opening, protocol.tts_stop(), self._options.pace)
+        self._outgoing.changed()
+
+    def _end_turn(self, ended: seam.TurnEnded) -> None:
+        speech = self._outgoing.speech
+        is_current = speech is not None and speech.turn_id == ended.turn_id
+        if speech is not None and is_current and ended.outcome == "answered":
+            speech.end()
+            self._outgoing.changed()
+        elif is_current:
+            self._silence()
+            self._rest()
+        if ended.outcome == "failed":
+            self._alert(ended.code)
+
+    def _queue(self, message: seam.Felt | seam.SentenceStarted | seam.SpeechDown) -> None:
+        speech = self._outgoing.speech
+        if speech is None or speech.turn_id != message.turn_id:
+            self._observer.dropped("no-turn")
+            return
+        try:
+            for item in self._items(message):
+                speech.put(item)
+        except DeviceTooSlowError as error:
+            self._fail(error)
+        self._outgoing.changed()
+
+    def _items(self, message: seam.Felt | seam.SentenceStarted | seam.SpeechDown) -> list[str | bytes]:
+        if isinstance(message, seam.Felt):
+            return [self._protocol.emotion(message.emotion)]
+        if isinstance(message, seam.SentenceStarted):
+            return [self._protocol.sentence_start(message.text)]
+        return [packet for packet in message.packets if 0 < len(packet) <= device.MAX_PACKET_BYTES]
+
+    def _silence(self) -> None:
+        """Forget what waits of the turn, and close the loudspeaker if it was opened."""
+        speech, self._outgoing.speech = self._outgoing.speech, None
+        if speech is not None and speech.has_opened and not speech.has_closed:
+            self._say(self._protocol.tts_stop())
+
+    # What the device hears.
+
+    async def _write(self) -> None:
+        while (out := await self._outgoing.next()) is not None:
+            item, speech = out
+            if not await self._send(item):
+                return
+            if speech is not None:
+                await self._after(item, speech)
+        self._over.set()
+
+    async def _send(self, item: str | bytes) -> bool:
+        message = item
+        if isinstance(item, bytes):
+            self._sent_audio_ms += seam.DOWNLINK_FRAME_MS
+            message = self._protocol.audio(item, self._sent_audio_ms)
+        try:
+            async with asyncio.timeout(self._options.send_s):
+                await self._socket.send(message)
+        except TimeoutError:
+            self._fail(DeviceTooSlowError(f"{len(message)} units were not read within {self._options.send_s:g} s"))
+            return False
+        self._sent_s = self._now()
+        return True
+
+    async def _after(self, item: str | bytes, speech: Speech) -> None:
+        gap_s = speech.sent(item, self._now())
+        if gap_s > _HEARABLE_GAP_S:
+            self._observer.gap_seconds(gap_s)
+        if speech is not self._outgoing.speech:
+            return
+        if speech.is_all_sent or speech.played_ms - speech.reported_ms >= _REPORT_MS:
+            await self._report(speech, self._fence)
+        if speech.has_closed and speech is self._outgoing.speech:
+            self._outgoing.speech = None
+            self._rest()
+
+    def _rest(self) -> None:
+        self._quiet_ms = 0
+        if self._is_draining:
+            self.drain()
+
+    async def _report(self, speech: Speech, fence: int) -> None:
+        played_ms = speech.played_ms
+        if played_ms > speech.reported_ms:
+            speech.reported_ms = played_ms
+            await self._publish(
+                seam.Played(session_id=self.session_id, fence=fence, turn_id=speech.turn_id, played_ms=played_ms)
+            )
+
+    def _say(self, message: str) -> None:
+        try:
+            self._outgoing.say(message)
+        except DeviceTooSlowError as error:
+            self._fail(error)
+
+    def _alert(self, code: str) -> None:
+        self._say(self._protocol.alert("Error", code, "sad"))
+
+    # The end.
+
+    async def _watch(self) -> None:
+        while self._socket.is_open:
+            if end := overdue(self._vitals(), self._options.limits):
+                if end.reason == BRAIN_AWAY:
+                    self._alert(BRAIN_AWAY)
+                self.end(end)
+                return
+            await asyncio.sleep(_TICK_S)
+        self._over.set()
+
+    def _vitals(self) -> Vitals:
+        now_s = self._now()
+        return Vitals(
+            has_greeted=self.has_greeted,
+            has_listened=self._protocol.has_listened,
+            is_speaking=self._outgoing.speech is not None,
+            is_brain_away=self._is_brain_away(),
+            age_s=now_s - self._began_s,
+            unheard_s=now_s - self._heard_s,
+            unsent_s=now_s - self._sent_s,
+            quiet_ms=self._quiet_ms,
+        )
+
+    def _fail(self, error: VoiceError) -> None:
+        """Drop the socket: this device cannot be told anything any more."""
+        _log.warning("device-failed", session_id=self.session_id, code=error.code, error=str(error))
+        self._end = SessionEnd(error.code, 0)
+        self._over.set()
+
+    async def _farewell(self) -> None:
+        if not self.has_greeted:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._publish(seam.SessionClosed(session_id=self.session_id, fence=self._fence))
+
+    async def _publish(self, message: seam.UpMessage) -> None:
+        try:
+            await self._bus.publish(self._subject, seam.encode(message))
+        except CloudUnreachableError:
+            self._observer.dropped("unsendable")
