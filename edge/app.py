@@ -46,6 +46,7 @@ EDGE_BEAT_S = 1.0
 
 async def run(settings: EdgeSettings, role: str, stop: asyncio.Event) -> None:
     """Run one role, or both when ``role`` is "", until ``stop`` is set; raise ConfigError for what keeps it from starting."""
+    authenticator = None if role == "brain" else _authenticator(settings)
     metrics = Metrics(CollectorRegistry())
     waits: dict[str, str] = {}
     """What this process waits for before it is ready: name and reason."""
@@ -73,8 +74,8 @@ async def run(settings: EdgeSettings, role: str, stop: asyncio.Event) -> None:
         node = _Node(settings, metrics, nats, seam_bus, waits, checks)
         if role != "gateway":
             await stack.enter_async_context(node.brain())
-        if role != "brain":
-            await stack.enter_async_context(node.gateway())
+        if authenticator is not None:
+            await stack.enter_async_context(node.gateway(authenticator))
         _log.info("edge_ready", role=role or "gateway and brain", node=settings.node_id)
         await stop.wait()
 
@@ -106,12 +107,12 @@ class _Node:
                 await brain.drain(self.settings.drain_s)
 
     @asynccontextmanager
-    async def gateway(self) -> AsyncGenerator[None, None]:
+    async def gateway(self, authenticator: Authenticator) -> AsyncGenerator[None, None]:
         """Accept devices and tell the coordinator so while the body runs."""
         async with Gateway(
             self.seam_bus,
             node_id=self.settings.node_id,
-            authenticator=_authenticator(self.settings),
+            authenticator=authenticator,
             host=self.settings.gateway_host,
             port=self.settings.gateway_port,
             max_devices=self.settings.max_devices,
@@ -121,7 +122,7 @@ class _Node:
             self.checks.append(lambda: {"brain": "not heard of for 3 s"} if gateway.is_brain_away else {})
             async with _running(self._beat(gateway), "edge-beat"):
                 yield
-            await gateway.drain(self.settings.drain_s)
+                await gateway.drain(self.settings.drain_s)
 
     def _brain(self, engines: Engines, ladder: Ladder) -> Brain:
         settings = self.settings

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import structlog
 
+from edge.brain.conversation import SYSTEM_PROMPTS
+from edge.seam import UPLINK_RATE_HZ
 from edge.settings import EdgeSettings
 from models.engines import Completer, Recognizer, Synthesizer, VoiceDetector
+from models.errors import CatalogError
 from models.prompts import Prompt
 from models.speech import Utterance
 from models.store import locate
@@ -19,6 +24,8 @@ _log = structlog.get_logger()
 
 VAD_MODEL = "silero-vad"
 MANDARIN_MODEL = "kokoro-82m-int8"
+WARM_WORDS = {"zh": "你好，很高兴认识你。", "en": "Hello, nice to meet you."}
+"""As long as a usual first sentence, so that the voices have their memory."""
 SCRIPTED_ASR_S = 0.3
 SCRIPTED_FIRST_TOKEN_S = 0.2
 SCRIPTED_TTS_S = 0.15
@@ -33,6 +40,8 @@ class Engines:
     recognizer: Recognizer
     completer: Completer
     synthesizer: Synthesizer
+    warm: Callable[[], Awaitable[None]]
+    """Does everything once, so that the first turn is as quick as the others."""
     close: Callable[[], Awaitable[None]]
     """Gives threads and memory back."""
 
@@ -45,7 +54,9 @@ async def load_engines(settings: EdgeSettings, observe_wait: Callable[[str, floa
     if settings.engines == "scripted":
         _log.warning("engines_scripted", meaning="nothing this edge says is real: for load tests only")
         return _scripted()
-    return await asyncio.to_thread(_real, settings, observe_wait)
+    engines = await asyncio.to_thread(_real, settings, observe_wait)
+    await engines.warm()
+    return engines
 
 
 def _real(settings: EdgeSettings, observe_wait: Callable[[str, float], None]) -> Engines:
@@ -56,33 +67,66 @@ def _real(settings: EdgeSettings, observe_wait: Callable[[str, float], None]) ->
     from models.voices import Voices
     from models.whisper import WhisperRecognizer
 
-    root = settings.models_root
-    detector = SileroDetector(locate(VAD_MODEL, root)["model"], observe_wait=partial(observe_wait, "vad"))
+    files = _files(settings)
+    detector = SileroDetector(files.vad, observe_wait=partial(observe_wait, "vad"))
     recognizer = WhisperRecognizer(
-        locate(settings.asr_model, root)["model"].parent,
-        threads=settings.asr_threads,
-        observe_wait=partial(observe_wait, "asr"),
+        files.asr.parent, threads=settings.asr_threads, observe_wait=partial(observe_wait, "asr")
     )
     completer = LlamaCompleter(
-        locate(settings.llm_model, root)["model"],
-        threads=settings.llm_threads,
-        name=settings.llm_model,
-        observe_wait=partial(observe_wait, "llm"),
+        files.llm, threads=settings.llm_threads, name=settings.llm_model, observe_wait=partial(observe_wait, "llm")
     )
-    mandarin = KokoroSynthesizer(
-        locate(MANDARIN_MODEL, root)["model"],
-        locate(settings.mandarin_voice, root)["voice"],
-        threads=settings.tts_threads,
-    )
-    files = locate(settings.english_voice, root)
-    english = PiperSynthesizer(files["model"], files["config"], threads=settings.tts_threads)
+    mandarin = KokoroSynthesizer(files.mandarin_model, files.mandarin_voice, threads=settings.tts_threads)
+    english = PiperSynthesizer(files.english_model, files.english_config, threads=settings.tts_threads)
+
+    voices = Voices({"zh": mandarin, "en": english}, default="zh")
+
+    async def warm() -> None:
+        silence = bytes(2 * UPLINK_RATE_HZ)
+        await recognizer.transcribe(Utterance(turn_id="warm", device_id="", pcm=silence, start_ms=0, end_ms=1000))
+        for language, system in SYSTEM_PROMPTS.items():
+            await completer.warm(system)
+            async with aclosing(voices.speak(WARM_WORDS[language], language)) as speech:
+                async for _ in speech:
+                    pass
 
     async def close() -> None:
         await detector.close()
         for engine in (recognizer, completer, mandarin, english):
             engine.close()
 
-    return Engines(detector, recognizer, completer, Voices({"zh": mandarin, "en": english}, default="zh"), close)
+    return Engines(detector, recognizer, completer, voices, warm, close)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    vad: Path
+    asr: Path
+    llm: Path
+    mandarin_model: Path
+    mandarin_voice: Path
+    english_model: Path
+    english_config: Path
+
+
+def _files(settings: EdgeSettings) -> _Files:
+    """Return where everything lies, before anything is loaded: what is missing is said at once."""
+    root = settings.models_root
+    return _Files(
+        vad=_file(VAD_MODEL, "model", root),
+        asr=_file(settings.asr_model, "model", root),
+        llm=_file(settings.llm_model, "model", root),
+        mandarin_model=_file(MANDARIN_MODEL, "model", root),
+        mandarin_voice=_file(settings.mandarin_voice, "voice", root),
+        english_model=_file(settings.english_voice, "model", root),
+        english_config=_file(settings.english_voice, "config", root),
+    )
+
+
+def _file(name: str, role: str, root: Path | None) -> Path:
+    files = locate(name, root)
+    if role not in files:
+        raise CatalogError(f"{name} cannot be used here: it has no {role} file, only {', '.join(files)}")
+    return files[role]
 
 
 def _scripted() -> Engines:
@@ -94,7 +138,7 @@ def _scripted() -> Engines:
     def answer(prompt: Prompt) -> str:
         return f"这是{prompt.turn_id[:8]}的回答。它有两句话。"
 
-    async def close() -> None:
+    async def nothing() -> None:
         return None
 
     return Engines(
@@ -102,5 +146,6 @@ def _scripted() -> Engines:
         ScriptedRecognizer(heard, delay_s=SCRIPTED_ASR_S),
         ScriptedCompleter(answer, first_token_s=SCRIPTED_FIRST_TOKEN_S),
         ScriptedSynthesizer(delay_s=SCRIPTED_TTS_S),
-        close,
+        nothing,
+        nothing,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,10 @@ from coordinator.wire import token
 
 MIN_SECRET_CHARS = 16
 """Shorter secrets can be guessed."""
+
+
+def _half_the_cores() -> int:
+    return max(1, (os.cpu_count() or 2) // 2)
 
 
 class EdgeSettings(ProcessSettings):
@@ -50,11 +55,12 @@ class EdgeSettings(ProcessSettings):
     mandarin_voice: str = "kokoro-voice-zf_xiaobei"
     english_voice: str = "piper-en-us-joe-medium"
     asr_threads: int = Field(2, ge=1, le=64)
-    llm_threads: int = Field(2, ge=1, le=64)
+    llm_threads: int = Field(default_factory=_half_the_cores, ge=1, le=64)
+    """Half the cores when not set: llama.cpp's threads wait for each other at every step, so one that has to share its core stalls all."""
     tts_threads: int = Field(2, ge=1, le=64)
     language: Literal["zh", "en"] = "zh"
     """Language of devices whose record names none."""
-    end_silence_ms: int = Field(600, ge=100, le=5000)
+    end_silence_ms: int = Field(500, ge=100, le=5000)
     """Silence that ends an utterance."""
     budget_s: float = Field(30.0, gt=0, le=600)
     """How long a turn may go on without saying anything new."""

@@ -231,17 +231,19 @@ async def _left_running(running: Site) -> list[str]:
     deadline = time.monotonic() + IDLE_S
     async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
         while time.monotonic() < deadline:
-            texts = [(await client.get(url)).text for url in urls]
-            left = [
-                line
-                for text in texts
-                for line in text.splitlines()
-                if line.startswith(WORKING) and float(line.split()[-1])
-            ]
+            left = [line for url in urls for line in await _at_work(client, url)]
             if not left:
                 break
             await asyncio.sleep(0.1)
     return left
+
+
+async def _at_work(client: httpx.AsyncClient, url: str) -> list[str]:
+    try:
+        text = (await client.get(url)).text
+    except httpx.HTTPError as error:
+        return [f"{url} does not answer ({type(error).__name__})"]
+    return [line for line in text.splitlines() if line.startswith(WORKING) and float(line.split()[-1])]
 
 
 def _print(console: Console, turn: Turn) -> None:
@@ -253,7 +255,8 @@ def _print(console: Console, turn: Turn) -> None:
         rows.append(("answer", record.answer))
         rows.append(("times", _times(result, record)))
     if result.interruption is not None:
-        rows.append(("interrupted", f"tts/stop after {result.interruption.stop_ms or -1:.0f} ms"))
+        stop_ms = result.interruption.stop_ms
+        rows.append(("interrupted", "no tts/stop came" if stop_ms is None else f"tts/stop after {stop_ms:.0f} ms"))
     rows += [("noticed", problem) for problem in result.problems]
     rows.append(("saved", str(turn.wav) if turn.wav else "nothing"))
     for name, value in rows:

@@ -50,7 +50,7 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="GGUF file")
     parser.add_argument("--alias", required=True, help="name under which the API knows the model")
     parser.add_argument("--port", type=int, required=True, help="loopback port to listen on")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="more only on cores that nobody else uses")
     parser.add_argument("--slots", type=int, default=2, help="answers at once")
     parser.add_argument("--context-tokens", type=int, default=2048, help="context of one answer")
     return parser.parse_args(arguments)

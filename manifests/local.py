@@ -175,6 +175,7 @@ def _roles(up: _Servers, ports: _Ports, edge_env: Mapping[str, str]) -> list[_Ro
         "EDGE_NATS_URL": up.leaf_url,
         "EDGE_DEVICE_TOKEN_SECRET": secret,
         "EDGE_POOL": POOL,
+        "EDGE_FIRST_TOKEN_S": "10",  # the cloud here is a model on the same cores, slower to begin than a GPU
         "EDGE_GATEWAY_PORT": str(ports.devices),
         "EDGE_REDIS_URL": up.redis_url,
         "EDGE_S3_URL": up.s3["url"],

@@ -107,7 +107,7 @@ class KokoroSynthesizer:
         """
         self._styles = _read_voice(voice_path)
         self._phonemes = phonemizer or _mandarin()
-        self._session = session or open_session(model_path, threads=threads, failure=SynthesisError)
+        self._session = session or open_session(model_path, threads=threads, failure=SynthesisError, arena=True)
         self._slots = Slots(f"kokoro-{voice_path.stem}", 1, max_waiting=max_waiting, refusal=SynthesisError)
 
     async def speak(self, text: str, language: str = "zh") -> AsyncGenerator[SpeechChunk, None]:  # noqa: ARG002 - one language

@@ -37,9 +37,11 @@ def open_session(
     threads: int = 1,
     providers: Sequence[str] = ("CPUExecutionProvider",),
     failure: type[StageError] = StageError,
+    arena: bool = False,
 ) -> OnnxSession:
     """Load the model at ``path``; its runs use ``threads`` threads and raise ``failure``.
 
+    ``arena`` keeps activations for the next run: for models whose activations are so large that the C library hoards what is freed.
     ``providers`` is an order of preference: those this machine lacks are passed over. Raises CatalogError for a missing or damaged
     file, ConfigError when onnxruntime is not installed or offers none of ``providers``. Blocks.
     """
@@ -55,7 +57,7 @@ def open_session(
         raise ConfigError(f"none of {list(providers)} is available here; onnxruntime offers {available}")
     broken = _library_errors()
     try:
-        session = onnxruntime.InferenceSession(path, _options(threads), providers=usable)
+        session = onnxruntime.InferenceSession(path, _options(threads, arena=arena), providers=usable)
     except broken as error:
         raise CatalogError(
             f"{path}: not a readable ONNX model ({type(error).__name__}); delete it and pull it again with: "
@@ -85,7 +87,7 @@ class _Session:
             raise self._failure(f"{self._name}: {type(error).__name__} for inputs of shape {shapes}") from error
 
 
-def _options(threads: int) -> Any:
+def _options(threads: int, *, arena: bool) -> Any:
     """Return session options for a machine whose cores are shared with other engines."""
     import onnxruntime
 
@@ -96,8 +98,8 @@ def _options(threads: int) -> Any:
     # Idle threads would otherwise spin on cores the language model needs for its next token.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # The arena keeps the largest activations ever seen; a node prefers to have that memory back.
-    options.enable_cpu_mem_arena = False
+    # The arena keeps the largest activations ever seen; mostly a node prefers to have that memory back.
+    options.enable_cpu_mem_arena = arena
     options.log_severity_level = _FATAL_ONLY
     return options
 

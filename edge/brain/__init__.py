@@ -4,4 +4,6 @@
                        +-- early                        transcription that starts before the end is sure
                        +-- conversation                 the prompt of the next turn, what was heard of the last
                        +-- turn -- pipeline -- sentences, flow, stage
+
+One session is one device; one turn is one task.
 """

@@ -4,4 +4,6 @@
                             |     +-- pacing            when the next packet is due
                             |     +-- lifetime          when a session is over
                            seam   +-- admission         who may come in
+
+``session`` is one device from hello to end; ``observer`` is told what happens.
 """
