@@ -26,6 +26,7 @@ from coordinator.probes import Checks, probes, serve_http
 from coordinator.remote import RemoteCompleter
 from coordinator.routing.policy import Conditions, Policy
 from edge.brain.brain import Brain
+from edge.brain.conversation import Limits as DialogueLimits
 from edge.brain.pipeline import Pipeline
 from edge.brain.segmenter import Endpointing
 from edge.brain.session import SessionOptions
@@ -144,7 +145,10 @@ class _Node:
             detector=engines.detector,
             pipeline=Pipeline(engines.recognizer, hierarchy, engines.synthesizer),
             options=SessionOptions(
-                endpointing=Endpointing(end_silence_ms=settings.end_silence_ms),
+                endpointing=Endpointing(
+                    end_silence_ms=settings.end_silence_ms, hint_silence_ms=settings.hint_silence_ms
+                ),
+                limits=DialogueLimits(max_tokens=settings.max_tokens),
                 language=settings.language,
                 budget_s=settings.budget_s,
             ),

@@ -62,6 +62,10 @@ class EdgeSettings(ProcessSettings):
     """Language of devices whose record names none."""
     end_silence_ms: int = Field(500, ge=100, le=5000)
     """Silence that ends an utterance."""
+    hint_silence_ms: int = Field(180, ge=60, le=5000)
+    """Silence after which transcribing begins; thrown away when the person goes on speaking."""
+    max_tokens: int = Field(128, ge=8, le=4096)
+    """Longest answer; 128 tokens are about 40 s of speech."""
     budget_s: float = Field(30.0, gt=0, le=600)
     """How long a turn may go on without saying anything new."""
 

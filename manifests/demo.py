@@ -32,6 +32,8 @@ MAX_STOP_MS = 100.0
 """From an interruption to ``tts/stop``; the promise of the platform."""
 MAX_MISHEARD = 0.4
 """Share of characters the recogniser may get wrong before the turn no longer is the one we meant. A guess: Whisper base in Mandarin."""
+ANSWER_S = 150.0
+"""How long an answer may take with all its speech; the longest ones are about 60 s."""
 RECORD_S = 15.0
 IDLE_S = 10.0
 """How long everything may take to fall idle after an interruption, generous because two cores do all the work."""
@@ -61,7 +63,7 @@ SCENES = (
         "hard, English",
         "3",
         "en",
-        "Please compare solar power and wind power, explain the advantages and disadvantages, and summarize the reasons.",
+        "Please explain in detail why the sky is blue, and give an example of the same principle.",
         Tier.CLOUD,
     ),
     Scene("repeated by another device", "4", "zh", "法国的首都是哪个城市？", Tier.CACHE),
@@ -156,7 +158,11 @@ async def _play(running: Site, scene: Scene, pcm: bytes, records: asyncio.Queue[
     )
     async with connect(running.ota_url, identity=identity) as device:
         result = await device.ask(
-            pcm, mode=scene.mode, wake_word=scene.wake_word, interrupt_after_ms=scene.interrupt_after_ms
+            pcm,
+            mode=scene.mode,
+            wake_word=scene.wake_word,
+            interrupt_after_ms=scene.interrupt_after_ms,
+            timeout_s=ANSWER_S,
         )
     record = await _record_of(records, identity.device_id)
     if result.pcm:
