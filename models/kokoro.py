@@ -25,6 +25,9 @@ _STYLES = 510
 _STYLE_WIDTH = 256
 _SHORTEST_CLAUSE = 6
 """Characters worth a run of their own: each run renders about 1.4 s of silence around the words, which is cut off again."""
+SPEED = 1.1
+"""A little quicker than the voice's own pace: each clause is rendered 10 % sooner, and Whisper understood ten sentences no worse (character
+errors .090, .067, .075 at 1.0, 1.1, 1.2)."""
 _LONGEST_CLAUSE = 60
 """Bounds one run, and with it how long closing waits: about 13 s of speech, 300 phonemes."""
 
@@ -132,7 +135,7 @@ class KokoroSynthesizer:
         inputs = {
             "tokens": np.array([[0, *ids, 0]], dtype=np.int64),
             "style": self._styles[len(ids)][None, :],
-            "speed": np.ones(1, dtype=np.float32),
+            "speed": np.full(1, SPEED, dtype=np.float32),
         }
         return trimmed_pcm(self._session.run(inputs)[0].reshape(-1).astype(np.float32), SAMPLE_RATE_HZ)
 
