@@ -4,11 +4,13 @@
                                                    -> sentences -> Synthesizer -> SpeechChunk ...
 
 Two outlets: ``emit`` is awaited and may make the pipeline wait (the device), ``observe`` is called and may not (marks and metrics).
-Generation runs ahead of speaking through ``prefetch``, so sentence n is spoken while sentence n+1 is being written.
+Generation runs ahead of speaking through ``prefetch``, so sentence n is spoken while sentence n+1 is being written. Only the first one
+has the cores to itself: writing goes on once it sounds, which is sooner than if both shared them.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -54,20 +56,35 @@ class Pipeline:
         if not transcript.text:
             return
         prompt = ask(transcript)
+        sounds = asyncio.Event()
         with stage("llm", CompletionError):
             answer = sentences(_watched(self.completer.complete(prompt), observe))
-            async with prefetch(answer, SENTENCES_AHEAD) as ready:
+            async with prefetch(_after_the_first(answer, sounds), SENTENCES_AHEAD) as ready:
                 async for sentence in ready:
                     observe(sentence)
                     await emit(sentence)
-                    await self._speak(sentence, prompt.language, emit, observe)
+                    await self._speak(sentence, prompt.language, emit, observe, sounds)
 
-    async def _speak(self, sentence: Sentence, language: str, emit: Emit, observe: Observe) -> None:
+    async def _speak(
+        self, sentence: Sentence, language: str, emit: Emit, observe: Observe, sounds: asyncio.Event
+    ) -> None:
         with stage("tts", SynthesisError):
             async with aclosing(self.synthesizer.speak(sentence.text, language)) as speech:
                 async for chunk in speech:
+                    sounds.set()
                     observe(chunk)
                     await emit(chunk)
+        sounds.set()
+
+
+async def _after_the_first(
+    answer: AsyncGenerator[Sentence, None], sounds: asyncio.Event
+) -> AsyncGenerator[Sentence, None]:
+    """Yield the first sentence at once, and go on once something sounds."""
+    async with aclosing(answer):
+        async for sentence in answer:
+            yield sentence
+            await sounds.wait()
 
 
 async def _watched(

@@ -21,7 +21,7 @@ NEEDED = ["--model", "m.gguf", "--alias", "m", "--port", "8000"]
 def test_arguments_have_defaults() -> None:
     options = _options(NEEDED)
     assert (options.model, options.alias, options.port) == (Path("m.gguf"), "m", 8000)
-    assert (options.threads, options.slots, options.context_tokens) == (2, 2, 2048)
+    assert (options.threads, options.slots, options.context_tokens) == (1, 2, 2048)
 
 
 @pytest.mark.parametrize("missing", [0, 2, 4])
