@@ -46,6 +46,7 @@ async def run(settings: CloudSettings, _role: str, stop: asyncio.Event) -> None:
             settings.nats_url,
             name=f"cloud-{settings.worker_id}",
             nkey_seed=settings.nkey_seed,
+            connect_s=settings.nats_connect_s,
             on_state=metrics.bus_connected.set,
         ) as bus,
         OpenAIUpstream.connect(

@@ -6,10 +6,12 @@ import os
 import socket
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from coordinator.settings import ProcessSettings
+from coordinator.wire import token
+from models.errors import ConfigError
 
 
 def _default_worker_id() -> str:
@@ -39,3 +41,11 @@ class CloudSettings(ProcessSettings):
     http_port: int = Field(8003, ge=0, le=65535)
     """Port of the probes."""
     cluster_mode: Literal["cloud"] = Field("cloud", validation_alias=AliasChoices("CLOUD_CLUSTER_MODE", "CLUSTER_MODE"))
+
+    @field_validator("pool", "worker_id")
+    @classmethod
+    def _fits_a_subject(cls, name: str) -> str:
+        try:
+            return token(name)
+        except ConfigError as error:
+            raise ValueError("use 1 to 64 letters, digits, '-' or '_'") from error

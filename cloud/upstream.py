@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Self
 
 import httpx
 import msgspec
 
-from models.errors import CloudUnreachableError, CompletionError, DeadlineError, OverloadedError
+from coordinator.bus import without_password
+from models.errors import CloudUnreachableError, CompletionError, ConfigError, DeadlineError, OverloadedError
 from models.prompts import CompletionDelta, Prompt, Usage
 
 CONNECT_S = 2.0
@@ -42,9 +43,12 @@ class _Event(msgspec.Struct, frozen=True):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     error: Any = None
+    object: str = ""
 
 
 _event = msgspec.json.Decoder(_Event)
+_DONE = _Event(choices=[_Choice(finish_reason="stop")])
+"""What ``[DONE]`` stands for; some servers give no other reason."""
 
 
 class OpenAIUpstream:
@@ -63,13 +67,8 @@ class OpenAIUpstream:
     async def connect(
         cls, base_url: str, model: str, *, api_key: str = "", first_token_s: float = 20.0, stall_s: float = 10.0
     ) -> AsyncGenerator[Self, None]:
-        """Open a pool of connections to ``base_url`` (without /v1)."""
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        timeout = httpx.Timeout(None, connect=CONNECT_S, pool=CONNECT_S)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        async with httpx.AsyncClient(
-            base_url=base_url, headers=headers, timeout=timeout, limits=limits, trust_env=False
-        ) as client:
+        """Open a pool of connections to ``base_url``, with or without /v1; raise ConfigError when that is no address."""
+        async with _client(base_url, api_key) as client:
             yield cls(client, model, first_token_s=first_token_s, stall_s=stall_s)
 
     async def is_ready(self) -> bool:
@@ -102,24 +101,26 @@ class OpenAIUpstream:
 
     async def _stream(self, body: dict[str, Any]) -> AsyncGenerator[CompletionDelta, None]:
         request = self._client.build_request("POST", "/v1/chat/completions", json=body)
+        first_by_s = asyncio.get_running_loop().time() + self._first_token_s
         try:
-            async with asyncio.timeout(self._first_token_s):
+            async with asyncio.timeout_at(first_by_s):
                 response = await self._client.send(request, stream=True)
         except TimeoutError as error:
-            raise DeadlineError(f"upstream: no answer within {self._first_token_s:g} s") from error
+            raise self._late() from error
+        chunks = aiter(response.aiter_bytes())
         try:
             _check_status(response)
-            async with aclosing(self._deltas(response)) as deltas:
+            async with aclosing(self._deltas(self._lines(chunks, first_by_s))) as deltas:
                 async for delta in deltas:
                     yield delta
         finally:
-            await response.aclose()
+            await _closed(response, chunks)
 
-    async def _deltas(self, response: httpx.Response) -> AsyncGenerator[CompletionDelta, None]:
+    async def _deltas(self, lines: AsyncGenerator[str, None]) -> AsyncGenerator[CompletionDelta, None]:
         said, usage, is_over = 0, None, False
-        async with aclosing(self._events(response)) as events:
+        async with aclosing(self._events(lines)) as events:
             async for event in events:
-                if event.error is not None:
+                if event.error is not None or event.object == "error":
                     raise CompletionError("upstream: it reported an error inside the stream")
                 if event.usage is not None:
                     usage = Usage(
@@ -137,42 +138,79 @@ class OpenAIUpstream:
             raise CloudUnreachableError("upstream: the stream ended before the answer did")
         yield CompletionDelta(text="", usage=usage)
 
-    async def _events(self, response: httpx.Response) -> AsyncGenerator[_Event, None]:
+    async def _events(self, lines: AsyncGenerator[str, None]) -> AsyncGenerator[_Event, None]:
         """Yield server-sent events until ``[DONE]`` or the end of the stream."""
-        async with aclosing(self._lines(response)) as lines:
+        async with aclosing(lines):
             async for line in lines:
                 if not line.startswith("data:"):
                     continue
                 data = line.removeprefix("data:").strip()
                 if data == "[DONE]":
+                    yield _DONE
                     return
                 try:
                     event = _event.decode(data)
-                except msgspec.MsgspecError as error:
+                except (msgspec.MsgspecError, RecursionError) as error:
                     raise CompletionError(f"upstream: an event of {len(data)} characters is not one") from error
                 yield event
 
-    async def _lines(self, response: httpx.Response) -> AsyncGenerator[str, None]:
+    async def _lines(self, chunks: AsyncIterator[bytes], first_by_s: float) -> AsyncGenerator[str, None]:
+        """Yield lines without their ends; the first bytes must come by ``first_by_s`` of the loop's clock."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        chunks = aiter(response.aiter_bytes())
-        rest, limit_s = "", self._first_token_s
-        while (chunk := await self._next(chunks, limit_s)) is not None:
-            limit_s = self._stall_s
+        rest = ""
+        try:
+            async with asyncio.timeout_at(first_by_s):
+                chunk = await anext(chunks, None)
+        except TimeoutError as error:
+            raise self._late() from error
+        while chunk is not None:
             rest += decoder.decode(chunk)
             *lines, rest = rest.split("\n")
             if len(rest) > MAX_LINE_CHARS:
                 raise CompletionError(f"upstream: a line is longer than {MAX_LINE_CHARS} characters")
             for line in lines:
                 yield line.rstrip("\r")
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    chunk = await anext(chunks, None)
+            except TimeoutError as error:
+                raise CloudUnreachableError(f"upstream: it stalled for {self._stall_s:g} s") from error
         yield rest
 
-    async def _next(self, chunks: Any, limit_s: float) -> bytes | None:
-        try:
-            async with asyncio.timeout(limit_s):
-                chunk: bytes | None = await anext(chunks, None)
-        except TimeoutError as error:
-            raise CloudUnreachableError(f"upstream: nothing came for {limit_s:g} s") from error
-        return chunk
+    def _late(self) -> DeadlineError:
+        return DeadlineError(f"upstream: no first token within {self._first_token_s:g} s")
+
+
+def _client(base_url: str, api_key: str) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    timeout = httpx.Timeout(None, connect=CONNECT_S, pool=CONNECT_S)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+    wrong = f"the upstream's address {without_password(base_url)!r} is none: write http://host:port"
+    try:
+        url = httpx.URL(base_url.rstrip("/").removesuffix("/v1"))
+        client = httpx.AsyncClient(
+            base_url=url,
+            headers=headers,
+            timeout=timeout,
+            limits=limits,
+            trust_env=False,
+            verify=url.scheme == "https",  # else certificates are read for nothing
+        )
+    except httpx.InvalidURL as error:
+        raise ConfigError(wrong) from error
+    except UnicodeEncodeError:  # not from it: that one repeats the key
+        raise ConfigError("the upstream's API key holds characters that are not ASCII") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ConfigError(wrong)
+    return client
+
+
+async def _closed(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
+    """Close the connection, then run the library's nested generators to their end, or the loop would in tasks nobody owns."""
+    await response.aclose()
+    with suppress(httpx.HTTPError, httpx.StreamError):
+        async for _ in chunks:
+            pass
 
 
 def _check_status(response: httpx.Response) -> None:

@@ -116,7 +116,10 @@ class PoolWorker:
         return len(self._running)
 
     async def run(self) -> None:
-        """Serve until cancelled; no request is under way any more when this ends."""
+        """Serve until cancelled; no request is under way any more when this ends.
+
+        Raises a group with CloudUnreachableError when the bus closes, so that its process ends and is started anew.
+        """
         async with (
             self._bus.subscribe(wire.cancel_subject(self._pool), max_pending=MAX_PENDING) as cancels,
             self._bus.subscribe(
@@ -124,13 +127,12 @@ class PoolWorker:
             ) as requests,
             asyncio.TaskGroup() as tasks,
         ):
-            beating = tasks.create_task(self._beat(), name="pool-beat")
-            hearing = tasks.create_task(self._hear_cancels(cancels), name="pool-cancels")
+            tasks.create_task(self._beat(), name="pool-beat")
+            tasks.create_task(self._hear_cancels(cancels), name="pool-cancels")
             self.ready.set()
             async for message in requests:
                 self._take(message.payload, message.reply, tasks)
-            beating.cancel()
-            hearing.cancel()
+            raise CloudUnreachableError("the bus closed")
 
     async def drain(self, within_s: float) -> None:
         """Refuse new requests and wait for those under way, at most ``within_s``."""

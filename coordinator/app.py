@@ -22,7 +22,7 @@ from coordinator.fleet.tokens import mint
 from coordinator.metrics import Metrics
 from coordinator.probes import probes, read_body, serve_http
 from coordinator.settings import CoordinatorSettings
-from models.errors import ConfigError, DeviceProtocolError
+from models.errors import CloudUnreachableError, ConfigError, DeviceProtocolError
 
 _log = structlog.get_logger()
 
@@ -94,14 +94,15 @@ class Bootstrap:
 
 
 async def hear_edges(bus: Bus, edges: Registry, metrics: Metrics) -> None:
-    """Note every edge's beats until cancelled."""
+    """Note every edge's beats until cancelled; raise CloudUnreachableError when the bus closes."""
+    metrics.edges_alive.set_function(lambda: len(edges.alive()))
     async with bus.subscribe(wire.edge_beat_subject("*")) as beats:
         async for message in beats:
             try:
                 edges.saw(wire.decode_edge_beat(message.payload))
             except msgspec.MsgspecError:
                 metrics.dropped.labels("edge-beat").inc()
-            metrics.edges_alive.set(len(edges.alive()))
+    raise CloudUnreachableError("the bus closed")
 
 
 async def run(settings: CoordinatorSettings, _role: str, stop: asyncio.Event) -> None:
@@ -112,7 +113,11 @@ async def run(settings: CoordinatorSettings, _role: str, stop: asyncio.Event) ->
     bootstrap = Bootstrap(settings, edges, metrics)
 
     async with NatsBus.connect(
-        settings.nats_url, name="coordinator", nkey_seed=settings.nkey_seed, on_state=metrics.bus_connected.set
+        settings.nats_url,
+        name="coordinator",
+        nkey_seed=settings.nkey_seed,
+        connect_s=settings.nats_connect_s,
+        on_state=metrics.bus_connected.set,
     ) as bus:
 
         def not_ready() -> Mapping[str, str]:

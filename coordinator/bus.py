@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import msgspec
 import structlog
@@ -22,8 +23,13 @@ PINGS_MISSED = 2
 """A frozen or cut-off server is noticed after about 5 s; the library's defaults need minutes."""
 CONNECT_S = 10.0
 """How long a process waits for NATS at its start; servers and roles may be started together."""
+ROUND_TRIP_S = 2.0
+"""How long the server may take to confirm a subscription."""
+_WRITE_S = 1.0
+"""How long ``publish`` waits for a server that does not read while 2 MiB are unsent; the library's default is for ever."""
 _NO_RESPONDERS = "503"
 """Status with which nats-server says that nobody listens (NATS ADR-4)."""
+_USER = re.compile(r"^((?:\w+://)?).*@")
 
 
 class BusMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,9 +94,15 @@ class _Line:
         """Let the reader see the end after what waits."""
         self._waiting.put_nowait(None)
 
-    async def __aiter__(self) -> AsyncGenerator[BusMessage, None]:
-        while (message := await self._waiting.get()) is not None:
-            yield message
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BusMessage:
+        message = await self._waiting.get()
+        if message is None:
+            self.end()
+            raise StopAsyncIteration
+        return message
 
 
 class MemoryBus:
@@ -144,11 +156,52 @@ class MemoryBus:
         return chosen
 
 
+class _Link:
+    """What nats-py tells about its connection, and who wants to know; it only calls coroutines."""
+
+    def __init__(self, name: str, on_state: Callable[[bool], None]) -> None:
+        self.lines: set[_Line] = set()
+        self._name = name
+        self._on_state = on_state
+        self._is_up = False
+        self._was_up = False
+
+    async def up(self) -> None:
+        """Note that the server answers."""
+        _log.info("bus_connected", name=self._name)
+        self._is_up = self._was_up = True
+        self._on_state(True)  # noqa: FBT003 - the state itself
+
+    async def down(self) -> None:
+        """Note that it does not any more."""
+        if self._is_up:
+            _log.warning("bus_disconnected", name=self._name)
+            self.leave()
+
+    async def closed(self) -> None:
+        """End every line: the library gave up or we left."""
+        for line in self.lines:
+            line.end()
+
+    async def failed(self, error: Exception) -> None:
+        """Note what the library could not raise."""
+        _log.debug("bus_error", name=self._name, error=type(error).__name__)
+        if not self._was_up and _cancels():
+            raise asyncio.CancelledError  # the library may have swallowed it between two tries to connect
+
+    def leave(self) -> None:
+        """Note that the connection ends."""
+        if self._is_up:
+            self._is_up = False
+            self._on_state(False)  # noqa: FBT003 - the state itself
+
+
 class NatsBus:
     """A Bus on a NATS server; open it with ``connect``."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, link: _Link) -> None:
         self._client = client
+        self._link = link
 
     @classmethod
     @asynccontextmanager
@@ -165,18 +218,7 @@ class NatsBus:
 
         ``nkey_seed`` is the text of an NKey user seed. ``on_state`` hears every change of ``is_connected``.
         """
-
-        async def connected() -> None:
-            _log.info("bus_connected", name=name)
-            on_state(True)  # noqa: FBT003 - the state itself
-
-        async def disconnected() -> None:
-            _log.warning("bus_disconnected", name=name)
-            on_state(False)  # noqa: FBT003 - the state itself
-
-        async def failed(error: Exception) -> None:
-            _log.debug("bus_error", name=name, error=type(error).__name__)
-
+        link = _Link(name, on_state)
         options: dict[str, Any] = {
             "name": name,
             "ping_interval": PING_S,
@@ -185,17 +227,21 @@ class NatsBus:
             "reconnect_time_wait": 0.2,
             "reconnect_to_server_handler": _soon,
             "connect_timeout": 2,
-            "error_cb": failed,
-            "reconnected_cb": connected,
-            "disconnected_cb": disconnected,
+            "flush_timeout": _WRITE_S,
+            "error_cb": link.failed,
+            "reconnected_cb": link.up,
+            "disconnected_cb": link.down,
+            "closed_cb": link.closed,
         }
         if nkey_seed:
+            _check_seed(nkey_seed)
             options["nkeys_seed_str"] = nkey_seed
         client = await _connected(url, options, connect_s)
-        on_state(True)  # noqa: FBT003 - the state itself
         try:
-            yield cls(client)
+            await link.up()
+            yield cls(client, link)
         finally:
+            link.leave()
             await client.close()
 
     @property
@@ -211,16 +257,23 @@ class NatsBus:
             raise CloudUnreachableError(f"{subject}: {len(payload)} bytes are over the limit of {MAX_PAYLOAD_BYTES}")
         if not self.is_connected:
             raise CloudUnreachableError(f"{subject}: not connected to NATS")
+        cancels = _cancels()
         try:
             await self._client.publish(subject, payload, reply)
         except (nats.errors.Error, OSError) as error:
             raise CloudUnreachableError(f"{subject}: {type(error).__name__}") from error
+        if _cancels() > cancels:
+            raise asyncio.CancelledError  # the library swallows one that comes while it waits for a server that does not read
 
     @asynccontextmanager
     async def subscribe(
         self, subject: str, *, queue: str = "", max_pending: int = 1024
     ) -> AsyncGenerator[Subscription, None]:
-        """Listen inside an ``async with``; the server knows of it when the body begins."""
+        """Listen inside an ``async with``; the server knows of it when the body begins.
+
+        While the connection is away the body begins without, and messages come once it is back. Raises CloudUnreachableError when the
+        server does not confirm.
+        """
         import nats.errors
 
         line = _Line(subject, queue, max_pending)
@@ -232,16 +285,35 @@ class NatsBus:
             )
 
         try:
-            subscription = await self._client.subscribe(subject, queue, cb=take, pending_msgs_limit=max_pending)
-            await self._client.flush(timeout=2)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
+            # Without limits of its own, which would drop uncounted: ``take`` never waits, so the line is the only queue.
+            subscription = await self._client.subscribe(
+                subject, queue, cb=take, pending_msgs_limit=0, pending_bytes_limit=0
+            )
+        except (nats.errors.Error, OSError) as error:
             raise CloudUnreachableError(f"{subject}: {type(error).__name__}") from error
+        self._link.lines.add(line)
         try:
+            await self._round_trip(subject)
             yield line
         finally:
+            self._link.lines.discard(line)
             line.end()
             with suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
+            await asyncio.sleep(0)  # in which the library's task for this subscription ends
+
+    async def _round_trip(self, subject: str) -> None:
+        """Return once the server has seen what was sent, at once while not connected.
+
+        The library's own ``flush`` cancels its future when it is cancelled or late, and its reader dies of the pong that comes then.
+        """
+        if not self.is_connected:
+            return
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        await self._client._send_ping(pong)  # noqa: SLF001  # see above
+        done, _ = await asyncio.wait([pong], timeout=ROUND_TRIP_S)
+        if not done:
+            raise CloudUnreachableError(f"{subject}: NATS did not confirm within {ROUND_TRIP_S:g} s")
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -269,9 +341,38 @@ async def _connected(url: str, options: dict[str, Any], within_s: float) -> Any:
     try:
         async with asyncio.timeout(within_s):
             await client.connect(url, **options)
-    except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
+    except TimeoutError as error:
         await client.close()
+        reason = str(client.last_error or "") or "it does not answer"
         raise ConfigError(
-            f"cannot connect to NATS at {url}: {type(error).__name__}; is nats-server running there, and may this user in?"
+            f"cannot connect to NATS at {without_password(url)}: {reason}; is nats-server running there, and may this user in?"
         ) from error
+    except asyncio.CancelledError:
+        await client.close()
+        raise
+    except (nats.errors.Error, ValueError) as error:  # before anything was opened
+        raise ConfigError(f"{without_password(url)!r} is no NATS address: write nats://host:port") from error
     return client
+
+
+def _check_seed(seed: str) -> None:
+    """Raise ConfigError unless ``seed`` is an NKey seed."""
+    try:
+        import nkeys  # type: ignore[import-not-found, import-untyped, unused-ignore]  # optional, and without types
+    except ImportError as error:
+        raise ConfigError("an NKey seed is set but cannot be used: pip install 'nats-py[nkeys]'") from error
+    try:
+        nkeys.from_seed(bytearray(seed, "utf-8")).wipe()
+    except (nkeys.NkeysError, ValueError) as error:
+        raise ConfigError('the NKey seed is not one: a user\'s seed is one line that begins with "SU"') from error
+
+
+def without_password(url: str) -> str:
+    """Return an address with its user and password masked, for messages."""
+    return _USER.sub(r"\1***@", url)
+
+
+def _cancels() -> int:
+    """Return how often the running task was asked to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0

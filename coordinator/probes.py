@@ -6,13 +6,13 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -78,12 +78,15 @@ class _Timed:
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes | None:
-    """Return the body, None as soon as it is longer than ``max_bytes``."""
+    """Return the body, None as soon as it is longer than ``max_bytes`` or the peer hung up."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            return None
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                return None
+    except ClientDisconnect:
+        return None
     return body
 
 
@@ -120,6 +123,8 @@ async def serve_http(app: ASGIApp, host: str, port: int, *, variable: str) -> As
         access_log=False,
         log_config=None,
         lifespan="off",
+        http="h11",
+        ws="none",
         server_header=False,
         timeout_graceful_shutdown=STOP_S,
         timeout_keep_alive=5,
@@ -133,6 +138,19 @@ async def serve_http(app: ASGIApp, host: str, port: int, *, variable: str) -> As
         yield int(listener.getsockname()[1])
     finally:
         server.should_exit = True
-        with suppress(asyncio.CancelledError):
+        try:
+            await _ended(serving)
+        finally:
+            listener.close()
+
+
+async def _ended(serving: asyncio.Task[None]) -> None:
+    """Wait for the server's end, which STOP_S bounds, even while cancelled; then let the cancelling go on."""
+    interruption: asyncio.CancelledError | None = None
+    while not serving.done():
+        try:
             await asyncio.wait([serving])
-        listener.close()
+        except asyncio.CancelledError as error:
+            interruption = error
+    if interruption:
+        raise interruption

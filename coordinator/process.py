@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,7 +33,7 @@ def main(cls: type[S], run: Run[S], *, program: str, about: str, roles: Sequence
     try:
         settings = load(cls)
         if options.check_config:
-            print(json.dumps(effective(settings), indent=2, default=str, ensure_ascii=False))  # noqa: T201 - its purpose
+            _show(settings)
             return 0
         configure_logging(settings)
         asyncio.run(_until_signalled(run, settings, getattr(options, "role", "") or ""))
@@ -46,6 +47,15 @@ def main(cls: type[S], run: Run[S], *, program: str, about: str, roles: Sequence
         print(f"{program}: {_first(known)}", file=sys.stderr)  # noqa: T201 - the one line
         return FAILED_STATUS
     return 0
+
+
+def _show(settings: ProcessSettings) -> None:
+    """Print the settings; a reader that has seen enough, as ``head`` has, is no error."""
+    try:
+        print(json.dumps(effective(settings), indent=2, default=str, ensure_ascii=False), flush=True)  # noqa: T201 - its purpose
+    except BrokenPipeError:
+        # Python would try once more at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _until_signalled(run: Run[S], settings: S, role: str) -> None:

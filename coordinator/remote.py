@@ -6,7 +6,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import suppress
 
 import msgspec
 
@@ -46,12 +45,12 @@ class RemoteCompleter:
         request_id = uuid.uuid4().hex
         subject = wire.answer_subject(self._edge_id, request_id)
         request = wire.encode(wire.CompletionRequest(request_id=request_id, prompt=prompt))
+        deadline_s = self._now() + prompt.budget_ms / 1000
         is_over = False
         async with self._bus.subscribe(subject, max_pending=MAX_FRAMES_WAITING) as answer:
-            deadline_s = self._now() + prompt.budget_ms / 1000
-            await self._bus.publish(wire.complete_subject(self._pool), request, reply=subject)
             frames = aiter(answer)
             try:
+                await self._bus.publish(wire.complete_subject(self._pool), request, reply=subject)
                 for expected in range(2**63):
                     frame = await self._next(frames, deadline_s)
                     if frame.seq != expected:
@@ -92,12 +91,17 @@ class RemoteCompleter:
         """Tell the pool; returns once the message is handed over, even while this task is being cancelled."""
         cancel = wire.encode(wire.CompletionCancel(request_id=request_id))
         telling = asyncio.ensure_future(self._bus.publish(wire.cancel_subject(self._pool), cancel))
+        interruption: asyncio.CancelledError | None = None
         while not telling.done():
-            with suppress(asyncio.CancelledError):
+            try:
                 await asyncio.wait([telling], timeout=CANCEL_S)
                 telling.cancel()
+            except asyncio.CancelledError as error:
+                interruption = error
         if not telling.cancelled():
             telling.exception()
+        if interruption:
+            raise interruption
 
 
 CANCEL_S = 1.0

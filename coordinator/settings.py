@@ -8,12 +8,14 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from types import NoneType
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import structlog
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from coordinator.bus import CONNECT_S, without_password
 from models.errors import ConfigError
 
 MASK = "********"
@@ -26,6 +28,8 @@ class ProcessSettings(BaseSettings):
 
     nats_url: str = "nats://127.0.0.1:4222"
     """The leaf on an edge, the hub in the cloud."""
+    nats_connect_s: float = Field(CONNECT_S, gt=0, le=600)
+    """How long NATS may be away when the process starts."""
     nats_nkey_seed_file: Path | None = None
     """File holding this process's NKey user seed; none for a NATS without accounts."""
     http_host: str = "127.0.0.1"
@@ -50,13 +54,18 @@ class ProcessSettings(BaseSettings):
 
     @property
     def nkey_seed(self) -> str | None:
-        """The seed's text; raise ConfigError when the file cannot be read."""
+        """The seed's text; raise ConfigError when the file cannot be read or is empty."""
         if self.nats_nkey_seed_file is None:
             return None
         try:
-            return self.nats_nkey_seed_file.read_text().strip()
+            seed = self.nats_nkey_seed_file.read_text().strip()
         except OSError as error:
             raise ConfigError(f"cannot read the NKey seed file {self.nats_nkey_seed_file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"the NKey seed file {self.nats_nkey_seed_file} is not text") from error
+        if not seed:
+            raise ConfigError(f"the NKey seed file {self.nats_nkey_seed_file} is empty")
+        return seed
 
 
 class CoordinatorSettings(ProcessSettings):
@@ -71,7 +80,7 @@ class CoordinatorSettings(ProcessSettings):
     token_ttl_s: int = Field(30 * 86_400, ge=60)
     websocket_url: str = ""
     """Address for devices while no edge is heard of; without it they are told to try again later."""
-    protocol_version: Literal[1, 2, 3] = 1
+    protocol_version: int = Field(1, ge=1, le=3)
     """Binary framing devices are told to use."""
     timezone_offset_min: int = Field(480, ge=-720, le=840)
     """Minutes east of UTC for the devices' clocks."""
@@ -87,14 +96,17 @@ S = TypeVar("S", bound=ProcessSettings)
 
 
 def load(cls: type[S], environ: Mapping[str, str] | None = None) -> S:
-    """Return the settings in ``environ`` (the process's own by default).
+    """Return the settings in ``environ`` (the process's own by default); an empty variable leaves what may be None unset.
 
-    Raises one ConfigError with a line for each unknown variable of the prefix and each bad value. Values are never repeated in it.
+    Raises one ConfigError that lists each unknown variable of the prefix and each bad value. Values are never repeated in it.
     """
     environ = os.environ if environ is None else environ
     prefix = str(cls.model_config.get("env_prefix") or "")
     names = variables(cls)
-    values = {field: environ[variable] for variable, field in names.items() if variable in environ}
+    given: dict[str, str] = {}
+    for variable, field in names.items():
+        if environ.get(variable) or (variable in environ and not _may_be_none(cls, field)):
+            given.setdefault(field, variable)
     problems = [
         f"{variable}: no such setting{_meant(variable, names)}"
         for variable in sorted(environ)
@@ -102,12 +114,14 @@ def load(cls: type[S], environ: Mapping[str, str] | None = None) -> S:
     ]
     settings: S | None = None
     try:
-        settings = cls(**cast("dict[str, Any]", values))
+        settings = cls(**cast("dict[str, Any]", {field: environ[variable] for field, variable in given.items()}))
     except ValidationError as error:
-        by_field = {field: variable for variable, field in names.items() if variable in environ}
         for problem in error.errors(include_input=False, include_url=False):
-            field = str(problem["loc"][0]) if problem["loc"] else ""
-            problems.append(f"{by_field.get(field, prefix + field.upper())}: {problem['msg']}")
+            place = str(problem["loc"][0]) if problem["loc"] else ""
+            variable = given.get(names.get(place, place), prefix + place.upper())
+            problems.append(f"{variable}: {problem['msg']}")
+    except ConfigError as error:
+        problems.append(str(error))
     if problems or settings is None:
         raise ConfigError("; ".join(problems))
     return settings
@@ -118,7 +132,7 @@ FOREIGN = frozenset({"EDGE_NODES_DISCOVERY", "CLOUD_SDK_VERSION"})
 
 
 def variables(cls: type[ProcessSettings]) -> dict[str, str]:
-    """Return which field each environment variable of these settings fills."""
+    """Return which field each environment variable of these settings fills; of several for one field the first counts."""
     prefix = str(cls.model_config.get("env_prefix") or "")
     found: dict[str, str] = {}
     for field, info in cls.model_fields.items():
@@ -131,19 +145,21 @@ def variables(cls: type[ProcessSettings]) -> dict[str, str]:
 
 
 def effective(settings: ProcessSettings) -> dict[str, object]:
-    """Return every setting with its value in force, secrets masked, for --check-config."""
+    """Return every setting with its value in force, secrets and passwords in addresses masked, for --check-config."""
     shown: dict[str, object] = {}
     for field in type(settings).model_fields:
         value = getattr(settings, field)
         if isinstance(value, SecretStr):
             value = MASK if value.get_secret_value() else ""
+        elif isinstance(value, str) and "://" in value:
+            value = without_password(value)
         shown[field] = str(value) if isinstance(value, Path) else value
     return shown
 
 
 def configure_logging(settings: ProcessSettings) -> None:
     """Send structured logs to standard error, as lines for people or JSON for machines."""
-    renderer = structlog.processors.JSONRenderer() if settings.log_format == "json" else structlog.dev.ConsoleRenderer()
+    renderer = structlog.processors.JSONRenderer() if settings.log_format == "json" else _for_people()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -155,6 +171,14 @@ def configure_logging(settings: ProcessSettings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _for_people() -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+
+
+def _may_be_none(cls: type[ProcessSettings], field: str) -> bool:
+    return NoneType in get_args(cls.model_fields[field].annotation)
 
 
 def _meant(variable: str, names: Mapping[str, str]) -> str:

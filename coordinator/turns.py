@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from coordinator.wire import decoded
+
 
 class Tier(StrEnum):
     """Where an answer is made."""
@@ -68,4 +70,4 @@ _decoder = msgspec.msgpack.Decoder(TurnRecord)
 
 def decode_turn(payload: bytes) -> TurnRecord:
     """Return the record; raise msgspec.MsgspecError for anything else."""
-    return _decoder.decode(payload)
+    return decoded(_decoder, payload)

@@ -14,6 +14,7 @@ a message to the whole pool, because the asker does not know who took the reques
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
 import msgspec
 
@@ -137,6 +138,8 @@ class PoolBeat(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = True
 
 
+M = TypeVar("M")
+
 _encoder = msgspec.msgpack.Encoder()
 _request = msgspec.msgpack.Decoder(CompletionRequest)
 _cancel = msgspec.msgpack.Decoder(CompletionCancel)
@@ -150,26 +153,34 @@ def encode(message: msgspec.Struct) -> bytes:
     return _encoder.encode(message)
 
 
+def decoded(decoder: msgspec.msgpack.Decoder[M], payload: bytes) -> M:
+    """Return the decoder's message; raise msgspec.MsgspecError for anything else, broken text and endless nesting included."""
+    try:
+        return decoder.decode(payload)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(type(error).__name__) from error
+
+
 def decode_request(payload: bytes) -> CompletionRequest:
     """Return the request; raise msgspec.MsgspecError for anything else."""
-    return _request.decode(payload)
+    return decoded(_request, payload)
 
 
 def decode_cancel(payload: bytes) -> CompletionCancel:
     """Return the cancel; raise msgspec.MsgspecError for anything else."""
-    return _cancel.decode(payload)
+    return decoded(_cancel, payload)
 
 
 def decode_answer(payload: bytes) -> AnyAnswerFrame:
     """Return the frame; raise msgspec.MsgspecError for anything else."""
-    return _answer.decode(payload)
+    return decoded(_answer, payload)
 
 
 def decode_edge_beat(payload: bytes) -> EdgeBeat:
     """Return the beat; raise msgspec.MsgspecError for anything else."""
-    return _edge_beat.decode(payload)
+    return decoded(_edge_beat, payload)
 
 
 def decode_pool_beat(payload: bytes) -> PoolBeat:
     """Return the beat; raise msgspec.MsgspecError for anything else."""
-    return _pool_beat.decode(payload)
+    return decoded(_pool_beat, payload)

@@ -1,0 +1,521 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloud.upstream import MAX_ANSWER_CHARS, MAX_LINE_CHARS, OpenAIUpstream
+from models.errors import CloudUnreachableError, CompletionError, ConfigError, DeadlineError, OverloadedError
+from models.prompts import CompletionDelta, Message, Prompt, Usage
+from tests.real_time import run
+
+KEY = "sk-correct-horse"
+SYSTEM = Message(role="system", text="你是小智。")
+PROMPT = Prompt(turn_id="t", messages=(SYSTEM, Message(role="user", text="水的沸点是多少度？")), max_tokens=64)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+HUNG_UP_S = 5.0
+"""How long a test waits to see that the other side hung up; it takes a loop turn or two."""
+
+
+def data(event: object) -> bytes:
+    return b"data: " + (event if isinstance(event, bytes) else json.dumps(event, ensure_ascii=False).encode()) + b"\n\n"
+
+
+def says(text: str) -> bytes:
+    return data(
+        {"id": "x", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}], "usage": None}
+    )
+
+
+ROLE = data({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+STOP = data({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+USED = data({"choices": [], "usage": {"prompt_tokens": 19, "completion_tokens": 3, "total_tokens": 22}})
+DONE = data(b"[DONE]")
+ANSWER = HEAD + ROLE + says("一百") + says("度") + STOP + USED + DONE
+
+
+class Stub:
+    """A server that says planned bytes to every question and then waits for the peer to hang up, or hangs up itself."""
+
+    def __init__(self, *said: bytes, hangs: bool = False) -> None:
+        self.said = said
+        self.hangs = hangs
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.asked = asyncio.Event()
+        self.hung_up = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def served(self) -> AsyncGenerator[str, None]:
+        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            await server.wait_closed()
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.hung_up.set()
+        except asyncio.CancelledError:
+            pass
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            self._tasks.discard(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        self.requests.append((first, headers, body))
+        self.asked.set()
+        for piece in self.said:
+            writer.write(piece)
+            await writer.drain()
+        if self.hangs:
+            await self._endless(reader, writer)
+
+    async def _endless(self, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        assert await reader.read() == b""
+        self.hung_up.set()
+
+
+class Endless(Stub):
+    """Says the last piece again and again until the peer hangs up."""
+
+    async def _endless(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not reader.at_eof():
+            writer.write(self.said[-1])
+            await writer.drain()
+            await asyncio.sleep(0)
+        self.hung_up.set()
+
+
+@asynccontextmanager
+async def asked(
+    stub: Stub, *, first_token_s: float = 20.0, stall_s: float = 20.0, api_key: str = ""
+) -> AsyncGenerator[OpenAIUpstream, None]:
+    async with (
+        stub.served() as url,
+        OpenAIUpstream.connect(url, "qwen", api_key=api_key, first_token_s=first_token_s, stall_s=stall_s) as upstream,
+    ):
+        yield upstream
+
+
+async def answer_of(upstream: OpenAIUpstream, prompt: Prompt = PROMPT) -> list[CompletionDelta]:
+    async with aclosing(upstream.complete(prompt)) as deltas:
+        return [delta async for delta in deltas]
+
+
+def outcome(make: Callable[[], Stub], **options: float) -> tuple[list[CompletionDelta], CompletionError | None]:
+    """Return what came of the answer and the error after it."""
+
+    async def scenario() -> tuple[list[CompletionDelta], CompletionError | None]:
+        heard: list[CompletionDelta] = []
+        async with asked(make(), **options) as upstream:
+            try:
+                async with aclosing(upstream.complete(PROMPT)) as deltas:
+                    async for delta in deltas:
+                        heard.append(delta)  # noqa: PERF401  # what came before an error counts
+            except CompletionError as error:
+                return heard, error
+        return heard, None
+
+    return run(scenario())
+
+
+def text_of(deltas: list[CompletionDelta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+async def hung_up(stub: Stub) -> None:
+    async with asyncio.timeout(HUNG_UP_S):
+        await stub.hung_up.wait()
+
+
+# The question
+
+
+def test_the_question_is_an_openai_chat_completion() -> None:
+    async def scenario() -> None:
+        stub = Stub(ANSWER)
+        async with asked(stub, api_key=KEY) as upstream:
+            await answer_of(upstream)
+        ((first, headers, body),) = stub.requests
+        assert first == "POST /v1/chat/completions HTTP/1.1"
+        assert headers["authorization"] == f"Bearer {KEY}"
+        assert headers["content-type"] == "application/json"
+        assert json.loads(body) == {
+            "model": "qwen",
+            "messages": [
+                {"role": "system", "content": "你是小智。"},
+                {"role": "user", "content": "水的沸点是多少度？"},
+            ],
+            "max_tokens": 64,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+
+    run(scenario())
+
+
+def test_no_key_is_no_authorization() -> None:
+    async def scenario() -> None:
+        stub = Stub(ANSWER)
+        async with asked(stub) as upstream:
+            await answer_of(upstream)
+        assert "authorization" not in stub.requests[0][1]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
+def test_the_address_may_be_given_with_or_without_v1(suffix: str) -> None:
+    async def scenario() -> None:
+        stub = Stub(ANSWER)
+        async with stub.served() as url, OpenAIUpstream.connect(url + suffix, "qwen") as upstream:
+            await answer_of(upstream)
+        assert stub.requests[0][0].startswith("POST /v1/chat/completions ")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("url", ["", "h:8000", "ftp://h", "http://", "http://h:port", "//h", "http://u:pa55@h:x"])
+def test_an_address_that_is_none_is_a_config_error(url: str) -> None:
+    async def scenario() -> None:
+        with pytest.raises(ConfigError, match="write http://host:port") as caught:
+            async with OpenAIUpstream.connect(url, "qwen"):
+                pass
+        assert "pa55" not in str(caught.value)
+
+    run(scenario())
+
+
+def test_a_key_that_cannot_be_sent_is_a_config_error_that_does_not_repeat_it() -> None:
+    async def scenario() -> None:
+        with pytest.raises(ConfigError, match="ASCII") as caught:
+            async with OpenAIUpstream.connect("http://h", "qwen", api_key="密钥"):
+                pass
+        assert "密钥" not in repr(caught.value)
+        assert caught.value.__cause__ is None
+
+    run(scenario())
+
+
+# The answer
+
+USAGE = Usage(prompt_tokens=19, completion_tokens=3)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (ANSWER,),
+        (HEAD, ROLE, says("一百"), says("度"), STOP, USED, DONE),
+        (ANSWER.replace(b"\n\n", b"\r\n\r\n").replace(b"\r\r", b"\r"),),
+        (HEAD, b": ping\n\n", says("一百"), b"event: x\nid: 7\nretry: 1\n", says("度"), STOP, b": ping\n\n", USED, DONE),
+        tuple(bytes([byte]) for byte in ANSWER),
+        (CHUNKED, b"%x\r\n%b\r\n0\r\n\r\n" % (len(ANSWER) - len(HEAD), ANSWER[len(HEAD) :])),
+        (HEAD, says("一百").replace(b"data: ", b"data:"), says("度"), STOP, USED, DONE),
+        (HEAD, says("一百"), says("度"), STOP, USED),
+        (HEAD, says("一百"), says("度"), USED, STOP.rstrip(b"\n")),
+        (HEAD, says("一百"), says("度"), USED, DONE),
+        (HEAD, says("一百"), data({"choices": [{"delta": {"content": "度"}, "finish_reason": "length"}]}), USED, DONE),
+    ],
+    ids=["at-once", "in-pieces", "crlf", "comments", "byte-by-byte", "chunked", "no-space", "no-done", "no-last-newline", "no-reason", "with-the-reason"],
+)  # fmt: skip
+def test_an_answer_is_the_same_however_it_comes(said: tuple[bytes, ...]) -> None:
+    heard, error = outcome(lambda: Stub(*said))
+    assert error is None
+    assert heard == [
+        CompletionDelta(text="一百", model="qwen"),
+        CompletionDelta(text="度", model="qwen"),
+        CompletionDelta(text="", usage=USAGE),
+    ]
+
+
+def test_an_answer_without_usage_ends_without() -> None:
+    heard, error = outcome(lambda: Stub(HEAD + says("好") + STOP + DONE))
+    assert error is None
+    assert heard == [CompletionDelta(text="好", model="qwen"), CompletionDelta(text="")]
+
+
+def test_an_empty_answer_is_an_answer() -> None:
+    heard, error = outcome(lambda: Stub(HEAD + ROLE + STOP + DONE))
+    assert error is None
+    assert heard == [CompletionDelta(text="")]
+
+
+def test_only_the_first_choice_counts() -> None:
+    both = data({"choices": [{"delta": {"content": "一"}}, {"delta": {"content": "二"}}]})
+    assert text_of(outcome(lambda: Stub(HEAD + both + STOP + DONE))[0]) == "一"
+
+
+def test_bytes_that_are_no_text_do_not_break_the_answer() -> None:
+    heard, error = outcome(lambda: Stub(HEAD + says("好").replace("好".encode(), b"a\xffb") + STOP + DONE))
+    assert error is None
+    assert text_of(heard) == "a\ufffdb"
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.integers(1, len(ANSWER) - 1), max_size=6).map(sorted))
+def test_no_cut_of_the_bytes_changes_the_answer(cuts: list[int]) -> None:
+    pieces = [ANSWER[start:end] for start, end in zip([0, *cuts], [*cuts, len(ANSWER)], strict=True)]
+    assert text_of(outcome(lambda: Stub(*pieces))[0]) == "一百度"
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (429, OverloadedError),
+        (503, OverloadedError),
+        (500, CompletionError),
+        (404, CompletionError),
+        (400, CompletionError),
+        (401, CompletionError),
+        (204, CompletionError),
+        (302, CompletionError),
+    ],
+)
+def test_a_refusal_has_its_status_and_none_of_its_text(status: int, expected: type[CompletionError]) -> None:
+    said = b'HTTP/1.1 %d X\r\nLocation: /\r\nContent-Length: 21\r\n\r\n{"error": "a secret"}' % status
+    heard, error = outcome(lambda: Stub(said if status != 204 else said[:-21].replace(b"21", b"0")))
+    assert heard == []
+    assert type(error) is expected
+    assert str(status) in str(error)
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "words", "before"),
+    [
+        ((), CloudUnreachableError, "RemoteProtocolError", ""),
+        ((HEAD,), CloudUnreachableError, "ended before", ""),
+        ((HEAD, ROLE), CloudUnreachableError, "ended before", ""),
+        ((HEAD, says("一百")), CloudUnreachableError, "ended before", "一百"),
+        ((HEAD, says("一百"), STOP[:20]), CompletionError, "is not one", "一百"),
+        ((CHUNKED, b"5\r\ndata:"), CloudUnreachableError, "RemoteProtocolError", ""),
+        ((b"220 smtp ready\r\n",), CloudUnreachableError, "RemoteProtocolError", ""),
+        ((HEAD, says("一百"), data(b"garbage")), CompletionError, "is not one", "一百"),
+        ((HEAD, data(b'{"choices": 3}')), CompletionError, "is not one", ""),
+        ((HEAD, data(b'{"choices": [{"delta": {"content": 3}}]}')), CompletionError, "is not one", ""),
+        ((HEAD, data(b'{"x": ' + b"[" * 20_000)), CompletionError, "is not one", ""),
+        ((HEAD, data(b'{"choices": [{"delta": {"content": "\\ud800"}}]}')), CompletionError, "is not one", ""),
+        ((HEAD, says("一百"), data({"error": {"message": "a secret", "code": 500}}), DONE), CompletionError, "error inside", "一百"),
+        ((HEAD, data({"object": "error", "message": "a secret"}), DONE), CompletionError, "error inside", ""),
+        ((HEAD, b"data: " + b"x" * (MAX_LINE_CHARS + 1)), CompletionError, "longer than", ""),
+        ((b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", b"not gzip"), CloudUnreachableError, "DecodingError", ""),
+        ((b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 40_000,), CloudUnreachableError, "RemoteProtocolError", ""),
+        ((b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"choices": "all"}',), CloudUnreachableError, "ended before", ""),
+    ],
+    ids=["hangs-up", "no-events", "role-only", "cut", "cut-in-an-event", "cut-chunk", "not-http", "garbage", "wrong-shape", "wrong-type", "nested", "surrogate", "error-inside", "error-object", "huge-line", "not-gzip", "huge-head", "not-a-stream"],
+)  # fmt: skip
+def test_a_broken_answer_is_one_of_our_errors(
+    said: tuple[bytes, ...], expected: type[CompletionError], words: str, before: str
+) -> None:
+    heard, error = outcome(lambda: Stub(*said))
+    assert text_of(heard) == before
+    assert type(error) is expected
+    assert words in str(error)
+    assert "secret" not in str(error)
+
+
+def test_nobody_there_is_an_unreachable_cloud(unused_tcp_port: int) -> None:
+    async def scenario() -> None:
+        async with OpenAIUpstream.connect(f"http://127.0.0.1:{unused_tcp_port}", "qwen") as upstream:
+            with pytest.raises(CloudUnreachableError, match="ConnectError"):
+                await answer_of(upstream)
+
+    run(scenario())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.binary(max_size=60))
+def test_no_bytes_break_more_than_the_answer(garbage: bytes) -> None:
+    _, error = outcome(lambda: Stub(HEAD + says("一") + garbage + b"\n" + STOP + DONE))
+    assert error is None or isinstance(error, CompletionError)
+
+
+# Silence
+
+
+@pytest.mark.parametrize("said", [(), (HEAD,)], ids=["before-the-head", "after-the-head"])
+def test_no_first_token_in_time_is_a_deadline_and_hangs_up(said: tuple[bytes, ...]) -> None:
+    async def scenario() -> None:
+        stub = Stub(*said, hangs=True)
+        async with asked(stub, first_token_s=0.1) as upstream:
+            with pytest.raises(DeadlineError, match=r"no first token within 0\.1 s"):
+                await answer_of(upstream)
+            await hung_up(stub)
+
+    run(scenario())
+
+
+def test_a_stall_between_two_tokens_is_an_unreachable_cloud_and_hangs_up() -> None:
+    async def scenario() -> None:
+        stub, heard = Stub(HEAD + says("一"), hangs=True), []
+        async with asked(stub, stall_s=0.1) as upstream:
+            async with aclosing(upstream.complete(PROMPT)) as deltas:
+                heard.append((await anext(deltas)).text)
+                with pytest.raises(CloudUnreachableError, match=r"stalled for 0\.1 s"):
+                    await anext(deltas)
+            await hung_up(stub)
+        assert heard == ["一"]
+
+    run(scenario())
+
+
+# Closing
+
+Stopped = Callable[[OpenAIUpstream, Stub], Awaitable[None]]
+
+
+async def close_after_a_piece(upstream: OpenAIUpstream, _stub: Stub) -> None:
+    async with aclosing(upstream.complete(PROMPT)) as deltas:
+        assert (await anext(deltas)).text == "一"
+
+
+async def cancel_before_the_head(upstream: OpenAIUpstream, stub: Stub) -> None:
+    asking = asyncio.create_task(answer_of(upstream))
+    await stub.asked.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+
+
+async def cancel_between_two_pieces(upstream: OpenAIUpstream, _stub: Stub) -> None:
+    came = asyncio.Event()
+
+    async def read() -> None:
+        async with aclosing(upstream.complete(PROMPT)) as deltas:
+            async for _ in deltas:
+                came.set()
+
+    reading = asyncio.create_task(read())
+    await came.wait()
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert reading.cancelled()
+
+
+@asynccontextmanager
+async def no_new_tasks(stub: Stub) -> AsyncGenerator[None, None]:
+    """Fail when a task is running afterwards or is made a little later, as the loop does to end a forgotten generator."""
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(10):
+        assert asyncio.all_tasks() - before <= stub._tasks
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("stop", [close_after_a_piece, cancel_before_the_head, cancel_between_two_pieces])
+@pytest.mark.parametrize("kind", [Stub, Endless])
+def test_stopping_hangs_up_at_once_and_leaves_no_task(stop: Stopped, kind: type[Stub]) -> None:
+    async def scenario() -> None:
+        said = () if stop is cancel_before_the_head else (HEAD, says("一") * 50)
+        if kind is Endless and not said:
+            return
+        stub = kind(*said, hangs=True)
+        async with asked(stub) as upstream:
+            async with no_new_tasks(stub):
+                await stop(upstream, stub)
+            await hung_up(stub)
+            assert not upstream._client._transport._pool.connections
+
+    run(scenario())
+
+
+def test_an_answer_that_never_ends_is_cut_and_hung_up_on() -> None:
+    async def scenario() -> None:
+        stub = Endless(HEAD, says("x" * 100), hangs=True)
+        async with asked(stub) as upstream:
+            assert MAX_ANSWER_CHARS <= len(text_of(await answer_of(upstream))) <= MAX_ANSWER_CHARS + 100
+            await hung_up(stub)
+
+    run(scenario())
+
+
+def test_a_finished_answer_leaves_no_task() -> None:
+    async def scenario() -> None:
+        stub = Stub(HEAD, says("一") * 20, STOP, DONE, hangs=True)
+        async with asked(stub) as upstream:
+            async with no_new_tasks(stub):
+                assert text_of(await answer_of(upstream)) == "一" * 20
+            await hung_up(stub)
+
+    run(scenario())
+
+
+def test_one_stopped_answer_does_not_disturb_another() -> None:
+    async def scenario() -> None:
+        stub = Stub(HEAD, says("一"), hangs=True)
+        async with asked(stub) as upstream, aclosing(upstream.complete(PROMPT)) as stays:
+            assert (await anext(stays)).text == "一"
+            await close_after_a_piece(upstream, stub)
+            await hung_up(stub)
+            assert len(upstream._client._transport._pool.connections) == 1
+
+    run(scenario())
+
+
+# Whether it is ready
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", True),
+        (b"HTTP/1.1 503 Loading\r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n", False),
+        (b"nonsense\r\n\r\n", False),
+        (b"", False),
+    ],
+)
+def test_a_server_that_lists_its_models_is_ready(said: bytes, expected: bool) -> None:
+    async def scenario() -> None:
+        stub = Stub(said)
+        async with asked(stub) as upstream:
+            assert await upstream.is_ready() is expected
+        assert stub.requests[0][0] == "GET /v1/models HTTP/1.1"
+
+    run(scenario())
+
+
+def test_a_server_that_says_nothing_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud.upstream.CONNECT_S", 0.1)
+
+    async def scenario() -> None:
+        stub = Stub(hangs=True)
+        async with asked(stub) as upstream:
+            assert not await upstream.is_ready()
+            await hung_up(stub)
+
+    run(scenario())
+
+
+def test_a_server_that_is_away_is_not_ready(unused_tcp_port: int) -> None:
+    async def scenario() -> None:
+        async with OpenAIUpstream.connect(f"http://127.0.0.1:{unused_tcp_port}", "qwen") as upstream:
+            assert not await upstream.is_ready()
+
+    run(scenario())
