@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import msgspec
 import structlog
@@ -60,6 +60,10 @@ class Bus(Protocol):
     @property
     def is_connected(self) -> bool:
         """Whether a message published now would leave this process."""
+        ...
+
+    async def lost(self) -> NoReturn:
+        """Raise CloudUnreachableError once the road is gone for good."""
         ...
 
     async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
@@ -124,6 +128,11 @@ class MemoryBus:
         if reply and not listeners:
             await self.publish_no_responders(reply)
 
+    async def lost(self) -> NoReturn:
+        """Wait for ever: memory is never lost."""
+        while True:
+            await asyncio.Event().wait()
+
     async def publish_no_responders(self, subject: str) -> None:
         """Tell whoever listens on ``subject`` that nobody took its request."""
         for line in self._lines:
@@ -163,6 +172,7 @@ class _Link:
         self.lines: set[_Line] = set()
         self._name = name
         self._on_state = on_state
+        self.is_closed = asyncio.Event()
         self._is_up = False
         self._was_up = False
 
@@ -180,6 +190,7 @@ class _Link:
 
     async def closed(self) -> None:
         """End every line: the library gave up or we left."""
+        self.is_closed.set()
         for line in self.lines:
             line.end()
 
@@ -243,6 +254,11 @@ class NatsBus:
         finally:
             link.leave()
             await client.close()
+
+    async def lost(self) -> NoReturn:
+        """Raise CloudUnreachableError once the server refuses us for good; the library does not reconnect then."""
+        await self._link.is_closed.wait()
+        raise CloudUnreachableError("NATS closed the connection for good: is this user still allowed in?")
 
     @property
     def is_connected(self) -> bool:

@@ -29,7 +29,7 @@ class Metrics:
             "model_inference_errors", "Turns that failed, by stage and error code", ["stage", "code"], registry=registry
         )
         self.cache_hit_rate = Gauge("cache_hit_rate", "Share of cache look-ups answered, in [0, 1]", registry=registry)
-        self.queue_size = Gauge("processing_queue_size", "Calls waiting for a slot", ["stage"], registry=registry)
+        self.queue_size = Gauge("processing_queue_size", "Calls waiting for an engine", ["stage"], registry=registry)
         self.turns = Counter("voice_turns", "Finished turns", ["outcome", "tier"], registry=registry)
         self.turns_running = Gauge("voice_brain_turns_running", "Turns under way in this brain", registry=registry)
         self.sessions = Gauge("voice_brain_sessions", "Sessions open in this brain", registry=registry)

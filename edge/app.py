@@ -57,8 +57,10 @@ async def run(settings: EdgeSettings, role: str, stop: asyncio.Event) -> None:
             settings.nats_url,
             name=f"edge-{settings.node_id}-{role or 'node'}",
             nkey_seed=settings.nkey_seed,
+            connect_s=settings.nats_connect_s,
             on_state=metrics.bus_connected.set,
         ) as nats,
+        _running(nats.lost(), "bus-watch"),
         AsyncExitStack() as stack,
     ):
         seam_bus: Bus = nats if role else MemoryBus()
@@ -101,6 +103,8 @@ class _Node:
             tiers = [MemoryTier(), *[await stack.enter_async_context(tier) for tier in _far_tiers(self.settings)]]
             brain = self._brain(engines, Ladder(tiers, observe=self.metrics.observe_cache))
             self.metrics.turns_running.set_function(lambda: brain.turns)
+            for stage, waiting in engines.waiting.items():
+                self.metrics.queue_size.labels(stage).set_function(waiting)
             async with _running(brain.run(), "brain"):
                 await brain.ready.wait()
                 del self.waits["engines"]
@@ -213,7 +217,12 @@ class _Everybody:
 @asynccontextmanager
 async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncGenerator[None, None]:
     """Run ``work`` while the body runs; if it fails, the body is cancelled and the failure raised."""
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(work, name=name)
-        yield
-        task.cancel()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(work, name=name)
+            yield
+            task.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        raise group.exceptions[0] from None

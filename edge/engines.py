@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +40,8 @@ class Engines:
     recognizer: Recognizer
     completer: Completer
     synthesizer: Synthesizer
+    waiting: Mapping[str, Callable[[], int]]
+    """Calls in line now, by stage."""
     warm: Callable[[], Awaitable[None]]
     """Does everything once, so that the first turn is as quick as the others."""
     close: Callable[[], Awaitable[None]]
@@ -94,7 +96,12 @@ def _real(settings: EdgeSettings, observe_wait: Callable[[str, float], None]) ->
         for engine in (recognizer, completer, mandarin, english):
             engine.close()
 
-    return Engines(detector, recognizer, completer, voices, warm, close)
+    waiting = {
+        "asr": lambda: recognizer.waiting,
+        "llm": lambda: completer.waiting,
+        "tts": lambda: mandarin.waiting + english.waiting,
+    }
+    return Engines(detector, recognizer, completer, voices, waiting, warm, close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +153,7 @@ def _scripted() -> Engines:
         ScriptedRecognizer(heard, delay_s=SCRIPTED_ASR_S),
         ScriptedCompleter(answer, first_token_s=SCRIPTED_FIRST_TOKEN_S),
         ScriptedSynthesizer(delay_s=SCRIPTED_TTS_S),
+        {},
         nothing,
         nothing,
     )

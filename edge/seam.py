@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from coordinator.wire import decoded
+
 DOWNLINK_RATE_HZ = 24_000
 """Rate the server hello announces; 137 of 148 board configurations play at 24 kHz, protocol §4.3."""
 DOWNLINK_FRAME_MS = 60
@@ -176,14 +178,14 @@ def encode(message: Up | Down | BrainBeat) -> bytes:
 
 def decode_up(payload: bytes) -> UpMessage:
     """Return the message; raise msgspec.MsgspecError for anything else."""
-    return _up.decode(payload)
+    return decoded(_up, payload)
 
 
 def decode_down(payload: bytes) -> DownMessage:
     """Return the message; raise msgspec.MsgspecError for anything else."""
-    return _down.decode(payload)
+    return decoded(_down, payload)
 
 
 def decode_beat(payload: bytes) -> BrainBeat:
     """Return the beat; raise msgspec.MsgspecError for anything else."""
-    return _beat.decode(payload)
+    return decoded(_beat, payload)

@@ -113,6 +113,11 @@ class KokoroSynthesizer:
         self._session = session or open_session(model_path, threads=threads, failure=SynthesisError, arena=True)
         self._slots = Slots(f"kokoro-{voice_path.stem}", 1, max_waiting=max_waiting, refusal=SynthesisError)
 
+    @property
+    def waiting(self) -> int:
+        """Calls in line for the engine now."""
+        return self._slots.waiting
+
     async def speak(self, text: str, language: str = "zh") -> AsyncGenerator[SpeechChunk, None]:  # noqa: ARG002 - one language
         """Yield the spoken sentence clause by clause; nothing for text without anything speakable; raise SynthesisError.
 

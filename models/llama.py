@@ -145,6 +145,11 @@ class LlamaCompleter:
             f"llama-{self.name}", 1, max_waiting=max_waiting, refusal=OverloadedError, observe_wait=observe_wait
         )
 
+    @property
+    def waiting(self) -> int:
+        """Calls in line for the engine now."""
+        return self._slots.waiting
+
     async def complete(self, prompt: Prompt) -> AsyncGenerator[CompletionDelta, None]:
         """Yield the answer as it is written, the count of tokens last. Closing frees the slot within one step.
 

@@ -53,6 +53,11 @@ class PiperSynthesizer:
         self._session = session or open_session(model_path, threads=threads, failure=SynthesisError)
         self._slots = Slots(f"piper-{model_path.stem}", 1, max_waiting=max_waiting, refusal=SynthesisError)
 
+    @property
+    def waiting(self) -> int:
+        """Calls in line for the engine now."""
+        return self._slots.waiting
+
     async def speak(self, text: str, language: str = "en") -> AsyncGenerator[SpeechChunk, None]:  # noqa: ARG002 - one language
         """Yield the spoken sentence clause by clause; nothing for text without English in it; raise SynthesisError."""
         for clause in clauses(normalize(text, "en"), shortest=_SHORTEST_CLAUSE, longest=_LONGEST_CLAUSE):

@@ -143,6 +143,11 @@ class WhisperRecognizer:
             "whisper", workers, max_waiting=max_waiting, refusal=RecognitionError, observe_wait=observe_wait
         )
 
+    @property
+    def waiting(self) -> int:
+        """Calls in line for the engine now."""
+        return self._slots.waiting
+
     async def transcribe(self, utterance: Utterance) -> Transcript:
         """Return what was said, ``text=""`` for nothing intelligible; raise RecognitionError. ``confidence`` is the worst piece's.
 

@@ -33,6 +33,6 @@ class Registry:
 
     def choose(self, region: str = "") -> EdgeBeat | None:
         """Return the least loaded ready edge, of ``region`` if one there has room; None when none is left."""
-        free = [beat for beat in self.alive() if beat.ready and beat.active_devices < beat.max_devices]
+        free = [beat for beat in self.alive() if beat.ready and 0 <= beat.active_devices < beat.max_devices]
         near = [beat for beat in free if region and beat.region == region]
         return min(near or free, key=lambda beat: (beat.active_devices / beat.max_devices, beat.edge_id), default=None)

@@ -59,3 +59,10 @@ def test_an_edge_for_nobody_is_never_chosen() -> None:
     edges = Registry(now=lambda: 0.0)
     edges.saw(beat("a", 0, most=0))
     assert chosen(edges) is None
+
+
+def test_an_edge_that_counts_nonsense_is_never_chosen() -> None:
+    edges = Registry(now=lambda: 0.0)
+    edges.saw(beat("a", -1, most=0))
+    edges.saw(beat("b", -5))
+    assert chosen(edges) is None
