@@ -6,7 +6,7 @@ import asyncio
 import codecs
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import httpx
 import msgspec
@@ -21,6 +21,8 @@ MAX_LINE_CHARS = 256 * 1024
 """One server-sent event is a few hundred characters; a line that never ends must not fill the memory."""
 MAX_ANSWER_CHARS = 16 * 1024
 """Several minutes of speech; a model that never stops is cut here."""
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""What JSON numbers hold exactly; one over 64 bits could not be sent on."""
 _TOO_MANY = 429
 _UNAVAILABLE = 503
 
@@ -35,8 +37,8 @@ class _Choice(msgspec.Struct, frozen=True):
 
 
 class _Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -128,11 +130,11 @@ class OpenAIUpstream:
                     )
                 for choice in event.choices[:1]:
                     is_over = is_over or choice.finish_reason is not None
-                    text = choice.delta.content or ""
+                    text = (choice.delta.content or "")[: MAX_ANSWER_CHARS - said]
                     said += len(text)
                     if text:
                         yield CompletionDelta(text=text, model=self._model)
-                if said > MAX_ANSWER_CHARS:
+                if said == MAX_ANSWER_CHARS:
                     return
         if not is_over:
             raise CloudUnreachableError("upstream: the stream ended before the answer did")

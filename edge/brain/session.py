@@ -72,6 +72,8 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Texts that only wake; any other text of a wake-word message was typed."""
 
 
+_BY_WAKE_WORD = "wake_word_detected"
+"""Reason of an abort after which the device says ``listen/start`` itself (protocol §8.5)."""
 _Work = Callable[[], Awaitable[None]]
 
 
@@ -139,7 +141,7 @@ class BrainSession:
     async def _take(self, message: UpMessage) -> None:
         if message.fence > self._fence or isinstance(message, Aborted):
             self._fence = max(self._fence, message.fence)
-            await self._interrupt()
+            await self._withdraw(by_wake_word=isinstance(message, Aborted) and message.reason == _BY_WAKE_WORD)
         match message:
             case AudioUp():
                 await self._hear(message)
@@ -154,6 +156,18 @@ class BrainSession:
                 await self._wake(message.text)
             case _:
                 pass
+
+    async def _withdraw(self, *, by_wake_word: bool) -> None:
+        """End the turn and forget the question begun, because the device interrupted.
+
+        A device that interrupts before it heard of an answer still listens and does not say so again; one that was woken does.
+        """
+        await self._interrupt()
+        await self._early.drop()
+        if self._segmenter.mode != "manual" and not by_wake_word:
+            self._voice.reset()
+            self._segmenter.pause()
+            self._segmenter.start(self._segmenter.mode)
 
     async def _hear(self, message: AudioUp) -> None:
         frame = AudioFrame(

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +32,10 @@ def says(text: str) -> bytes:
     return data(
         {"id": "x", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}], "usage": None}
     )
+
+
+def uses(prompt_tokens: int) -> bytes:
+    return data({"choices": [], "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 3}})
 
 
 ROLE = data({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
@@ -124,12 +129,14 @@ async def answer_of(upstream: OpenAIUpstream, prompt: Prompt = PROMPT) -> list[C
         return [delta async for delta in deltas]
 
 
-def outcome(make: Callable[[], Stub], **options: float) -> tuple[list[CompletionDelta], CompletionError | None]:
+def outcome(
+    make: Callable[[], Stub], *, first_token_s: float = 20.0, stall_s: float = 20.0
+) -> tuple[list[CompletionDelta], CompletionError | None]:
     """Return what came of the answer and the error after it."""
 
     async def scenario() -> tuple[list[CompletionDelta], CompletionError | None]:
         heard: list[CompletionDelta] = []
-        async with asked(make(), **options) as upstream:
+        async with asked(make(), first_token_s=first_token_s, stall_s=stall_s) as upstream:
             try:
                 async with aclosing(upstream.complete(PROMPT)) as deltas:
                     async for delta in deltas:
@@ -143,6 +150,12 @@ def outcome(make: Callable[[], Stub], **options: float) -> tuple[list[Completion
 
 def text_of(deltas: list[CompletionDelta]) -> str:
     return "".join(delta.text for delta in deltas)
+
+
+def connections(upstream: OpenAIUpstream) -> int:
+    transport = upstream._client._transport
+    assert isinstance(transport, httpx.AsyncHTTPTransport)
+    return len(transport._pool.connections)
 
 
 async def hung_up(stub: Stub) -> None:
@@ -323,12 +336,14 @@ def test_a_refusal_has_its_status_and_none_of_its_text(status: int, expected: ty
         ((HEAD, data(b'{"choices": [{"delta": {"content": "\\ud800"}}]}')), CompletionError, "is not one", ""),
         ((HEAD, says("一百"), data({"error": {"message": "a secret", "code": 500}}), DONE), CompletionError, "error inside", "一百"),
         ((HEAD, data({"object": "error", "message": "a secret"}), DONE), CompletionError, "error inside", ""),
+        ((HEAD, says("一百"), STOP, uses(2**64), DONE), CompletionError, "is not one", "一百"),
+        ((HEAD, says("一百"), STOP, uses(-1), DONE), CompletionError, "is not one", "一百"),
         ((HEAD, b"data: " + b"x" * (MAX_LINE_CHARS + 1)), CompletionError, "longer than", ""),
         ((b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", b"not gzip"), CloudUnreachableError, "DecodingError", ""),
         ((b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 40_000,), CloudUnreachableError, "RemoteProtocolError", ""),
         ((b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"choices": "all"}',), CloudUnreachableError, "ended before", ""),
     ],
-    ids=["hangs-up", "no-events", "role-only", "cut", "cut-in-an-event", "cut-chunk", "not-http", "garbage", "wrong-shape", "wrong-type", "nested", "surrogate", "error-inside", "error-object", "huge-line", "not-gzip", "huge-head", "not-a-stream"],
+    ids=["hangs-up", "no-events", "role-only", "cut", "cut-in-an-event", "cut-chunk", "not-http", "garbage", "wrong-shape", "wrong-type", "nested", "surrogate", "error-inside", "error-object", "huge-count", "negative-count", "huge-line", "not-gzip", "huge-head", "not-a-stream"],
 )  # fmt: skip
 def test_a_broken_answer_is_one_of_our_errors(
     said: tuple[bytes, ...], expected: type[CompletionError], words: str, before: str
@@ -440,7 +455,7 @@ def test_stopping_hangs_up_at_once_and_leaves_no_task(stop: Stopped, kind: type[
             async with no_new_tasks(stub):
                 await stop(upstream, stub)
             await hung_up(stub)
-            assert not upstream._client._transport._pool.connections
+            assert connections(upstream) == 0
 
     run(scenario())
 
@@ -453,6 +468,13 @@ def test_an_answer_that_never_ends_is_cut_and_hung_up_on() -> None:
             await hung_up(stub)
 
     run(scenario())
+
+
+@pytest.mark.parametrize("said", [(says("十" * 80_000),), (says("x"), says("十" * 80_000))])
+def test_a_piece_longer_than_an_answer_may_be_is_cut(said: tuple[bytes, ...]) -> None:
+    heard, error = outcome(lambda: Stub(HEAD, *said, STOP, DONE))
+    assert error is None
+    assert len(text_of(heard)) == MAX_ANSWER_CHARS
 
 
 def test_a_finished_answer_leaves_no_task() -> None:
@@ -473,7 +495,7 @@ def test_one_stopped_answer_does_not_disturb_another() -> None:
             assert (await anext(stays)).text == "一"
             await close_after_a_piece(upstream, stub)
             await hung_up(stub)
-            assert len(upstream._client._transport._pool.connections) == 1
+            assert connections(upstream) == 1
 
     run(scenario())
 

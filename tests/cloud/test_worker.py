@@ -60,7 +60,8 @@ class Cluster:
 @asynccontextmanager
 async def cluster(*completers: Completer, max_running: int = 8) -> AsyncGenerator[Cluster, None]:
     """Run one worker per completer; nothing of them may be left when this ends."""
-    bus, results, counts = MemoryBus(), Counter[str](), []
+    bus, results = MemoryBus(), Counter[str]()
+    counts: list[int] = []
     workers = [
         PoolWorker(
             bus,

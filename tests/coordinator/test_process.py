@@ -113,7 +113,7 @@ def test_an_expected_error_of_a_task_is_one_line_as_well(process: Process) -> No
     async def failing(_settings: Settings, _role: str, _stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as outer, asyncio.TaskGroup() as inner:
             inner.create_task(fail())
-            outer.create_task(asyncio.Event().wait())  # type: ignore[arg-type]  # a coroutine is what it takes
+            outer.create_task(asyncio.Event().wait())
 
     done = process(failing)
     assert (done.status, done.err) == (FAILED_STATUS, "python -m thing: no such port\n")

@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from coordinator import wire
-from coordinator.bus import MemoryBus
+from coordinator.bus import MemoryBus, Subscription
 from coordinator.remote import CANCEL_S, MAX_FRAMES_WAITING, RemoteCompleter
 from models.errors import (
     CloudUnreachableError,
@@ -56,7 +56,7 @@ class Pool:
             serving.cancel()
             hearing.cancel()
 
-    async def _serve(self, requests) -> None:
+    async def _serve(self, requests: Subscription) -> None:
         async for message in requests:
             self.requests.append(wire.decode_request(message.payload))
             self.replies.append(message.reply)
@@ -67,7 +67,7 @@ class Pool:
     async def say(self, frame: wire.AnyAnswerFrame | bytes) -> None:
         await self._bus.publish(self.replies[-1], frame if isinstance(frame, bytes) else wire.encode(frame))
 
-    async def _hear(self, cancels) -> None:
+    async def _hear(self, cancels: Subscription) -> None:
         async for message in cancels:
             self.cancels.append(wire.decode_cancel(message.payload).request_id)
 

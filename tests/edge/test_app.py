@@ -29,22 +29,15 @@ def settings(**fields: Any) -> EdgeSettings:
     return EdgeSettings.model_validate({**bench, **fields})
 
 
-class NeverLost(MemoryBus):
-    """A bus in memory as a NatsBus that keeps its server."""
-
-    async def lost(self) -> None:
-        await asyncio.Event().wait()
-
-
 class Nats:
     """In place of NatsBus: connects to a bus in memory, and remembers that it was asked to."""
 
     def __init__(self) -> None:
-        self.bus = NeverLost()
+        self.bus = MemoryBus()
         self.names: list[str] = []
 
     @asynccontextmanager
-    async def connect(self, _url: str, *, name: str, **_options: Any) -> AsyncGenerator[NeverLost, None]:
+    async def connect(self, _url: str, *, name: str, **_options: Any) -> AsyncGenerator[MemoryBus, None]:
         self.names.append(name)
         yield self.bus
 

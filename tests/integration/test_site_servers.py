@@ -230,7 +230,7 @@ async def look_up_until_left_alone(tier: CacheTier, fail: Callable[[], None]) ->
     seen: list[str] = []
     patient = Ladder([tier], timeout_s=PATIENT_S)
     ladder = Ladder([tier], observe=lambda _tier, result: seen.append(result))
-    await patient.put("answer:k", b"v")
+    await once_it_can(lambda: tier.put("answer:k", b"v"))
     assert await patient.get("answer:k") == b"v"
     fail()
     longest_s = 0.0
