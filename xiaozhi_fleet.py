@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Coroutine
@@ -11,6 +12,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import structlog
 import typer
 
 from edge.speaking import say
@@ -127,6 +129,9 @@ def _make(directory: Path) -> None:
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """Return what ``work`` returns; after Ctrl-C and SIGTERM alike it cleans up before the command ends."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR)
+    )  # a command speaks for itself
     try:
         return asyncio.run(_until_told_to_end(work))
     except VoiceError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 
+import structlog
 import typer
 
 from models.errors import VoiceError
@@ -26,6 +28,9 @@ def main(arguments: list[str]) -> int:
     if name not in NAMES:
         print(f"no benchmark is called {name!r}\n\n{usage()}", file=sys.stderr)  # noqa: T201 - a command's output
         return USAGE_STATUS
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR)
+    )  # the report speaks for itself
     app = typer.Typer(add_completion=False)
     app.command(name)(import_module(f"benchmarks.{name}").command)
     try:
