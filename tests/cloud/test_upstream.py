@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 
@@ -39,6 +40,8 @@ def uses(prompt_tokens: int) -> bytes:
 
 
 ROLE = data({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+NULL = data({"choices": [{"index": 0, "delta": {"role": "assistant", "content": None}}]})
+PING = b": still busy\n\n"
 STOP = data({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
 USED = data({"choices": [], "usage": {"prompt_tokens": 19, "completion_tokens": 3, "total_tokens": 22}})
 DONE = data(b"[DONE]")
@@ -53,6 +56,7 @@ class Stub:
         self.hangs = hangs
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.asked = asyncio.Event()
+        self.is_said = False
         self.hung_up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,6 +98,7 @@ class Stub:
         for piece in self.said:
             writer.write(piece)
             await writer.drain()
+        self.is_said = True
         if self.hangs:
             await self._endless(reader, writer)
 
@@ -247,12 +252,13 @@ USAGE = Usage(prompt_tokens=19, completion_tokens=3)
         tuple(bytes([byte]) for byte in ANSWER),
         (CHUNKED, b"%x\r\n%b\r\n0\r\n\r\n" % (len(ANSWER) - len(HEAD), ANSWER[len(HEAD) :])),
         (HEAD, says("一百").replace(b"data: ", b"data:"), says("度"), STOP, USED, DONE),
+        (HEAD, NULL, says("一百"), NULL, says("度"), STOP, USED, DONE),
         (HEAD, says("一百"), says("度"), STOP, USED),
         (HEAD, says("一百"), says("度"), USED, STOP.rstrip(b"\n")),
         (HEAD, says("一百"), says("度"), USED, DONE),
         (HEAD, says("一百"), data({"choices": [{"delta": {"content": "度"}, "finish_reason": "length"}]}), USED, DONE),
     ],
-    ids=["at-once", "in-pieces", "crlf", "comments", "byte-by-byte", "chunked", "no-space", "no-done", "no-last-newline", "no-reason", "with-the-reason"],
+    ids=["at-once", "in-pieces", "crlf", "comments", "byte-by-byte", "chunked", "no-space", "null", "no-done", "no-last-newline", "no-reason", "with-the-reason"],
 )  # fmt: skip
 def test_an_answer_is_the_same_however_it_comes(said: tuple[bytes, ...]) -> None:
     heard, error = outcome(lambda: Stub(*said))
@@ -355,6 +361,19 @@ def test_a_broken_answer_is_one_of_our_errors(
     assert "secret" not in str(error)
 
 
+@pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request"])
+def test_a_server_that_repeats_the_question_does_not_bring_it_into_an_error(status: bytes) -> None:
+    class Parrot(Stub):
+        async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await super()._serve(reader, writer)
+            writer.write(b"HTTP/1.1 %b\r\n\r\ndata: %b x\n\n" % (status, self.requests[0][2]))
+            await writer.drain()
+
+    _, error = outcome(Parrot)
+    assert error is not None
+    assert "沸点" not in "".join(traceback.format_exception(error))
+
+
 def test_nobody_there_is_an_unreachable_cloud(unused_tcp_port: int) -> None:
     async def scenario() -> None:
         async with OpenAIUpstream.connect(f"http://127.0.0.1:{unused_tcp_port}", "qwen") as upstream:
@@ -382,6 +401,40 @@ def test_no_first_token_in_time_is_a_deadline_and_hangs_up(said: tuple[bytes, ..
             with pytest.raises(DeadlineError, match=r"no first token within 0\.1 s"):
                 await answer_of(upstream)
             await hung_up(stub)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("busy", [PING, ROLE, NULL])
+def test_what_is_no_token_does_not_put_the_first_one_off(busy: bytes) -> None:
+    heard, error = outcome(lambda: Endless(HEAD, busy, hangs=True), first_token_s=0.2)
+    assert heard == []
+    assert type(error) is DeadlineError
+
+
+@pytest.mark.parametrize("busy", [PING, ROLE, NULL])
+def test_what_is_no_token_does_not_put_the_next_one_off(busy: bytes) -> None:
+    heard, error = outcome(lambda: Endless(HEAD, says("一"), busy, hangs=True), stall_s=0.2)
+    assert text_of(heard) == "一"
+    assert type(error) is CloudUnreachableError
+    assert "stalled for 0.2 s" in str(error)
+
+
+def test_a_role_before_the_first_token_does_not_shorten_the_wait_for_it() -> None:
+    heard, error = outcome(lambda: Stub(HEAD, ROLE, hangs=True), first_token_s=0.3, stall_s=0.01)
+    assert heard == []
+    assert type(error) is DeadlineError
+
+
+def test_a_slow_reader_is_no_stall() -> None:
+    async def scenario() -> None:
+        async with (
+            asked(Stub(HEAD, says("一"), *[says("二")] * 500, STOP, DONE), stall_s=0.2) as upstream,
+            aclosing(upstream.complete(PROMPT)) as deltas,
+        ):
+            heard = (await anext(deltas)).text
+            await asyncio.sleep(0.4)
+            assert heard + text_of([delta async for delta in deltas]) == "一" + "二" * 500
 
     run(scenario())
 
@@ -418,6 +471,17 @@ async def cancel_before_the_head(upstream: OpenAIUpstream, stub: Stub) -> None:
     assert asking.cancelled()
 
 
+async def cancel_after_the_head(upstream: OpenAIUpstream, stub: Stub) -> None:
+    asking = asyncio.create_task(answer_of(upstream))
+    await stub.asked.wait()
+    while not stub.is_said:  # noqa: ASYNC110  # it takes a loop turn or two
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+
+
 async def cancel_between_two_pieces(upstream: OpenAIUpstream, _stub: Stub) -> None:
     came = asyncio.Event()
 
@@ -443,21 +507,29 @@ async def no_new_tasks(stub: Stub) -> AsyncGenerator[None, None]:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("stop", [close_after_a_piece, cancel_before_the_head, cancel_between_two_pieces])
+async def stopped(stop: Stopped, stub: Stub) -> None:
+    async with asked(stub) as upstream:
+        async with no_new_tasks(stub):
+            await stop(upstream, stub)
+        await hung_up(stub)
+        assert connections(upstream) == 0
+
+
+@pytest.mark.parametrize("stop", [close_after_a_piece, cancel_between_two_pieces])
 @pytest.mark.parametrize("kind", [Stub, Endless])
 def test_stopping_hangs_up_at_once_and_leaves_no_task(stop: Stopped, kind: type[Stub]) -> None:
     async def scenario() -> None:
-        said = () if stop is cancel_before_the_head else (HEAD, says("一") * 50)
-        if kind is Endless and not said:
-            return
-        stub = kind(*said, hangs=True)
-        async with asked(stub) as upstream:
-            async with no_new_tasks(stub):
-                await stop(upstream, stub)
-            await hung_up(stub)
-            assert connections(upstream) == 0
+        await stopped(stop, kind(HEAD, says("一") * 50, hangs=True))
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("stop", "said"),
+    [(cancel_before_the_head, ()), (cancel_after_the_head, (HEAD,)), (cancel_after_the_head, (HEAD, ROLE))],
+)
+def test_a_cancel_before_the_first_token_hangs_up_too(stop: Stopped, said: tuple[bytes, ...]) -> None:
+    run(stopped(stop, Stub(*said, hangs=True)))
 
 
 def test_an_answer_that_never_ends_is_cut_and_hung_up_on() -> None:

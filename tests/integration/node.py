@@ -129,7 +129,7 @@ class Plan:
     recognizer: Any = field(default_factory=lambda: ScriptedRecognizer(delay_s=0.05))
     edge: Any = field(default_factory=lambda: ScriptedCompleter(unknown=ANSWER, first_token_s=0.05))
     cloud: Any = None
-    synthesizer: Any = field(default_factory=lambda: ScriptedSynthesizer(delay_s=0.05, ms_per_character=60))
+    synthesizer: Any = field(default_factory=lambda: ScriptedSynthesizer(delay_s=0.05, ms_per_character=40))
     threshold: float = EDGE_ONLY
     slots: int = 100
     options: SessionOptions = OPTIONS

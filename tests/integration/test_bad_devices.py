@@ -484,25 +484,22 @@ def test_more_than_there_is_room_for_are_turned_away_and_the_others_served() -> 
         full.max_devices = 10
         async with node(full) as here:
             served = asyncio.Barrier(10)
-            refused = 0
+            refusals: list[int] = []
 
             async def one(number: int) -> None:
-                nonlocal refused
                 try:
                     async with greeted(here, mac(number)) as it:
                         await it.is_answered()
                         await served.wait()
                 except InvalidStatus as error:
-                    assert error.response.status_code == 503
-                    refused += 1
+                    refusals.append(error.response.status_code)
                 except ConnectionClosed as error:
-                    assert error.rcvd is not None
-                    assert error.rcvd.code == 1013
-                    refused += 1
+                    refusals.append(error.rcvd.code if error.rcvd else 0)
 
             async with asyncio.TaskGroup() as tasks:
                 for number in range(50):
                     tasks.create_task(one(number))
-            assert refused == 40
+            assert len(refusals) == 40
+            assert set(refusals) <= {503, 1013}
 
     run(work())

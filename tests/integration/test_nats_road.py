@@ -247,18 +247,21 @@ def test_a_hub_killed_in_the_middle_of_an_answer_is_an_unreachable_cloud(tmp_pat
 def test_an_edge_whose_hub_never_came_up_starts_alone(tmp_path: Path) -> None:
     async def scenario() -> None:
         state = State()
-        async with hub_and_leaf(tmp_path, is_hub_up=False) as (hub, leaf):
-            async with NatsBus.connect(leaf.url, name="edge", on_state=state) as edge, edge.subscribe("s") as line:
-                await edge.publish("s", b"1")
-                assert await read(line, 1) == [b"1"], "what stays on the node arrives"
-                with pytest.raises(CloudUnreachableError, match="no worker serves this pool"):
-                    await ask(edge)
-                await hub.start()
-                upstream = ScriptedCompleter({PROMPT.question: "一百度"})
-                async with NatsBus.connect(hub.url, name="cloud") as cloud, pool(cloud, upstream):
-                    await heard_of(edge)
-                    assert "".join(delta.text for delta in await ask(edge)) == "一百度", "the cloud is there once it is"
-                assert state.heard == [True], "the leaf was there all the time"
+        async with (
+            hub_and_leaf(tmp_path, is_hub_up=False) as (hub, leaf),
+            NatsBus.connect(leaf.url, name="edge", on_state=state) as edge,
+            edge.subscribe("s") as line,
+        ):
+            await edge.publish("s", b"1")
+            assert await read(line, 1) == [b"1"], "what stays on the node arrives"
+            with pytest.raises(CloudUnreachableError, match="no worker serves this pool"):
+                await ask(edge)
+            await hub.start()
+            upstream = ScriptedCompleter({PROMPT.question: "一百度"})
+            async with NatsBus.connect(hub.url, name="cloud") as cloud, pool(cloud, upstream):
+                await heard_of(edge)
+                assert "".join(delta.text for delta in await ask(edge)) == "一百度", "the cloud is there once it is"
+            assert state.heard == [True], "the leaf was there all the time"
 
     run(scenario(), timeout_s=60)
 
