@@ -48,6 +48,27 @@ class _Event(msgspec.Struct, frozen=True):
     object: str = ""
 
 
+class _Patience:
+    """Until when the next token must have come, on the loop's clock: the first and the later ones have times of their own."""
+
+    def __init__(self, first_token_s: float, stall_s: float) -> None:
+        self.until_s = asyncio.get_running_loop().time() + first_token_s
+        self._first_token_s = first_token_s
+        self._stall_s = stall_s
+        self._has_begun = False
+
+    def renew(self) -> None:
+        """Note that a token came; what only shows that the server lives is none."""
+        self.until_s = asyncio.get_running_loop().time() + self._stall_s
+        self._has_begun = True
+
+    def over(self) -> CompletionError:
+        """Return what to raise when the time is over."""
+        if self._has_begun:
+            return CloudUnreachableError(f"upstream: it stalled for {self._stall_s:g} s")
+        return DeadlineError(f"upstream: no first token within {self._first_token_s:g} s")
+
+
 _event = msgspec.json.Decoder(_Event)
 _DONE = _Event(choices=[_Choice(finish_reason="stop")])
 """What ``[DONE]`` stands for; some servers give no other reason."""
@@ -103,24 +124,26 @@ class OpenAIUpstream:
 
     async def _stream(self, body: dict[str, Any]) -> AsyncGenerator[CompletionDelta, None]:
         request = self._client.build_request("POST", "/v1/chat/completions", json=body)
-        first_by_s = asyncio.get_running_loop().time() + self._first_token_s
+        patience = _Patience(self._first_token_s, self._stall_s)
         try:
-            async with asyncio.timeout_at(first_by_s):
+            async with asyncio.timeout_at(patience.until_s):
                 response = await self._client.send(request, stream=True)
         except TimeoutError as error:
-            raise self._late() from error
+            raise patience.over() from error
         chunks = aiter(response.aiter_bytes())
         try:
             _check_status(response)
-            async with aclosing(self._deltas(self._lines(chunks, first_by_s))) as deltas:
+            async with aclosing(self._deltas(_lines(chunks, patience), patience)) as deltas:
                 async for delta in deltas:
                     yield delta
         finally:
             await _closed(response, chunks)
 
-    async def _deltas(self, lines: AsyncGenerator[str, None]) -> AsyncGenerator[CompletionDelta, None]:
+    async def _deltas(
+        self, lines: AsyncGenerator[str, None], patience: _Patience
+    ) -> AsyncGenerator[CompletionDelta, None]:
         said, usage, is_over = 0, None, False
-        async with aclosing(self._events(lines)) as events:
+        async with aclosing(_events(lines)) as events:
             async for event in events:
                 if event.error is not None or event.object == "error":
                     raise CompletionError("upstream: it reported an error inside the stream")
@@ -134,53 +157,50 @@ class OpenAIUpstream:
                     said += len(text)
                     if text:
                         yield CompletionDelta(text=text, model=self._model)
+                        patience.renew()  # after it, for the reader's time does not count
                 if said == MAX_ANSWER_CHARS:
                     return
         if not is_over:
             raise CloudUnreachableError("upstream: the stream ended before the answer did")
         yield CompletionDelta(text="", usage=usage)
 
-    async def _events(self, lines: AsyncGenerator[str, None]) -> AsyncGenerator[_Event, None]:
-        """Yield server-sent events until ``[DONE]`` or the end of the stream."""
-        async with aclosing(lines):
-            async for line in lines:
-                if not line.startswith("data:"):
-                    continue
-                data = line.removeprefix("data:").strip()
-                if data == "[DONE]":
-                    yield _DONE
-                    return
-                try:
-                    event = _event.decode(data)
-                except (msgspec.MsgspecError, RecursionError) as error:
-                    raise CompletionError(f"upstream: an event of {len(data)} characters is not one") from error
-                yield event
 
-    async def _lines(self, chunks: AsyncIterator[bytes], first_by_s: float) -> AsyncGenerator[str, None]:
-        """Yield lines without their ends; the first bytes must come by ``first_by_s`` of the loop's clock."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        rest = ""
+async def _events(lines: AsyncGenerator[str, None]) -> AsyncGenerator[_Event, None]:
+    """Yield server-sent events until ``[DONE]`` or the end of the stream."""
+    async with aclosing(lines):
+        async for line in lines:
+            if not line.startswith("data:"):
+                continue
+            data = line.removeprefix("data:").strip()
+            if data == "[DONE]":
+                yield _DONE
+                return
+            try:
+                event = _event.decode(data)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise CompletionError(f"upstream: an event of {len(data)} characters is not one") from error
+            yield event
+
+
+async def _lines(chunks: AsyncIterator[bytes], patience: _Patience) -> AsyncGenerator[str, None]:
+    """Yield lines without their ends; raise what ``patience`` says when it is over."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest = ""
+    while True:
         try:
-            async with asyncio.timeout_at(first_by_s):
+            async with asyncio.timeout_at(patience.until_s):
                 chunk = await anext(chunks, None)
         except TimeoutError as error:
-            raise self._late() from error
-        while chunk is not None:
-            rest += decoder.decode(chunk)
-            *lines, rest = rest.split("\n")
-            if len(rest) > MAX_LINE_CHARS:
-                raise CompletionError(f"upstream: a line is longer than {MAX_LINE_CHARS} characters")
-            for line in lines:
-                yield line.rstrip("\r")
-            try:
-                async with asyncio.timeout(self._stall_s):
-                    chunk = await anext(chunks, None)
-            except TimeoutError as error:
-                raise CloudUnreachableError(f"upstream: it stalled for {self._stall_s:g} s") from error
-        yield rest
-
-    def _late(self) -> DeadlineError:
-        return DeadlineError(f"upstream: no first token within {self._first_token_s:g} s")
+            raise patience.over() from error
+        if chunk is None:
+            break
+        rest += decoder.decode(chunk)
+        *lines, rest = rest.split("\n")
+        if len(rest) > MAX_LINE_CHARS:
+            raise CompletionError(f"upstream: a line is longer than {MAX_LINE_CHARS} characters")
+        for line in lines:
+            yield line.rstrip("\r")
+    yield rest
 
 
 def _client(base_url: str, api_key: str) -> httpx.AsyncClient:

@@ -15,6 +15,7 @@ from cloud.upstream import OpenAIUpstream
 from coordinator.bus import MemoryBus
 from edge.seam import ListenMode
 from edge.simulator.device import Device
+from edge.simulator.firmware import State
 from edge.simulator.turn import TurnLog
 from models.prompts import Prompt
 from models.scripted import ScriptedCompleter, ScriptedRecognizer, ScriptedSynthesizer
@@ -375,8 +376,8 @@ def test_a_device_that_never_reads_again_is_dropped_with_its_turn() -> None:
 # Anywhere
 
 
-ENDPOINT_S = 0.97
-"""After ``listen``: 120 ms until the microphone is warm, 600 ms of speech, 240 ms of silence."""
+SPOKEN_S, ENDPOINT_S = 0.73, 0.97
+"""After ``listen``: 120 ms until the microphone is warm and 600 ms of speech; then 240 ms of silence."""
 KINDS = ("button", "button", "wake word", "hang up")
 
 
@@ -396,9 +397,9 @@ class Chance:
 
     @classmethod
     def draw(cls, dice: random.Random) -> Chance:
-        """Return an interruption somewhere from the end of a question to past the end of its answer."""
+        """Return an interruption somewhere from the last word of a question to past the end of its answer."""
         return cls(
-            at_s=ENDPOINT_S + dice.triangular(0.0, 3.0, 0.0),
+            at_s=SPOKEN_S + dice.triangular(0.0, 3.0, 0.0),
             kind=dice.choice(KINDS),
             mode=dice.choice(["auto", "manual", "realtime"]),
             is_cloud=dice.random() < 0.5,
@@ -436,7 +437,9 @@ async def interrupted_by_chance(chance: Chance) -> None:
             return
         said = len(wire.sent)
         is_over = turn.done()
-        await (by_wake_word if chance.kind == "wake word" else by_button)(Moment(here, device, wire))
+        # Of a wake word that comes while the device listens the simulated firmware tells only half: the abort, and no listen/start.
+        is_woken = chance.kind == "wake word" and device.firmware.state is State.SPEAKING
+        await (by_wake_word if is_woken else by_button)(Moment(here, device, wire))
         await is_quiet_at_once(here)
         assert len(tasks()) == usual, names(tasks())
         await turn
