@@ -327,7 +327,7 @@ def test_a_model_that_thinks_for_ever_is_given_up() -> None:
 
 def test_a_device_that_is_gone_leaves_no_turn_running() -> None:
     async def work() -> None:
-        plan = Plan(edge=ScriptedCompleter(unknown=ANSWER * 9, first_token_s=0.05, per_token_s=0.2))
+        plan = Plan(edge=ScriptedCompleter(unknown=ANSWER * 9, first_token_s=0.05, per_token_s=0.05))
         async with node(plan) as here:
             async with here.device() as device:
                 await device.listen()
@@ -346,8 +346,8 @@ def test_a_device_that_comes_again_takes_its_own_place() -> None:
         async with node() as here, here.device(1) as old:
             await old.listen()
             async with here.device(1) as new:
-                turn = await new.ask(SPEECH)
-                assert here.is_well(turn), turn
+                turn = await new.ask(SPEECH, interrupt_after_ms=100)
+                assert turn.outcome == "interrupted"
                 assert old.is_closed
         assert sorted(here.seen.ends) == ["device-gone", "replaced"]
 

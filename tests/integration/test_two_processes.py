@@ -94,6 +94,12 @@ async def talks(device: Device) -> None:
     assert "第" in turn.heard
 
 
+async def dial_until_refused(here: TwoProcesses) -> None:
+    for number in range(2, 20):
+        async with here.device(number):
+            await asyncio.sleep(0.05)
+
+
 def test_a_killed_brain_is_told_to_devices_and_a_new_one_serves_them(tmp_path: Path) -> None:
     async def work() -> None:
         async with two_processes(tmp_path) as here:
@@ -147,7 +153,7 @@ def test_sigterm_lets_the_turn_under_way_be_heard_out_and_admits_nobody_else(tmp
             for child in (here.gateway, here.brain):
                 os.kill(child.pid, signal.SIGTERM)
             with pytest.raises(DeviceError, match="503"):
-                await _dial_until_refused(here)
+                await dial_until_refused(here)
             turn = await asking
             assert turn.outcome == "answered"
             async with asyncio.timeout(10):
@@ -155,12 +161,6 @@ def test_sigterm_lets_the_turn_under_way_be_heard_out_and_admits_nobody_else(tmp
             assert device.is_closed
 
     run(work(), timeout_s=60)
-
-
-async def _dial_until_refused(here: TwoProcesses) -> None:
-    for number in range(2, 20):
-        async with here.device(number):
-            await asyncio.sleep(0.05)
 
 
 # Processes that cannot start
@@ -187,13 +187,16 @@ async def fails(role: str, **env: str) -> str:
     return line
 
 
-@pytest.mark.parametrize("role", ["gateway", "brain"])
-def test_an_unreachable_bus_is_one_line_with_the_mend(role: str) -> None:
+def test_an_unreachable_bus_is_one_line_with_the_mend() -> None:
     (port,) = free_ports(1)
-    url = f"nats://127.0.0.1:{port}"
-    line = run(fails(role, EDGE_NATS_URL=url, EDGE_NATS_CONNECT_S="0.5", EDGE_HTTP_PORT="0"))
-    assert url in line
-    assert "is nats-server running there" in line
+    unreachable = {"EDGE_NATS_URL": f"nats://127.0.0.1:{port}", "EDGE_NATS_CONNECT_S": "0.5", "EDGE_HTTP_PORT": "0"}
+
+    async def work() -> None:
+        for line in await asyncio.gather(fails("gateway", **unreachable), fails("brain", **unreachable)):
+            assert unreachable["EDGE_NATS_URL"] in line
+            assert "is nats-server running there" in line
+
+    run(work())
 
 
 def test_a_port_in_use_a_short_secret_and_a_missing_model_are_one_line_each(tmp_path: Path) -> None:
