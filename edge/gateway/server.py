@@ -211,7 +211,9 @@ class Gateway:
                 server_header=None,
             )
         except OSError as error:
-            raise ConfigError(f"cannot listen on {self._host}:{self._port}: {error.strerror or error}; set EDGE_GATEWAY_PORT") from error
+            raise ConfigError(
+                f"cannot listen on {self._host}:{self._port}: {error.strerror or error}; set EDGE_GATEWAY_PORT"
+            ) from error
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Turn a connection away before it costs anything, or let it open."""
