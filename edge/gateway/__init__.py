@@ -4,6 +4,7 @@
                             |     +-- pacing            when the next packet is due
                             |     +-- lifetime          when a session is over
                            seam   +-- admission         who may come in
+                                  +-- tools             what the device can do  (mcp: the asking, mcp_messages: its JSON)
 
 ``session`` is one device from hello to end; ``observer`` is told what happens.
 """

@@ -23,6 +23,7 @@ from edge.gateway.admission import Allowance
 from edge.gateway.lifetime import BRAIN_AWAY, PROTOCOL_ERROR, RESTARTING, TRY_LATER, Limits, SessionEnd, Vitals, overdue
 from edge.gateway.observer import DeafObserver, GatewayObserver
 from edge.gateway.pacing import Outgoing, Pace, Speech
+from edge.gateway.tools import DeviceTools
 from models.errors import CloudUnreachableError, DeviceProtocolError, DeviceTooSlowError, VoiceError
 
 _log = structlog.get_logger()
@@ -105,6 +106,7 @@ class DeviceSession:
         self._now = now
         self._protocol = device.DeviceProtocol(session_id, version=version)
         self._outgoing = Outgoing(now=now)
+        self._tools = DeviceTools(device_id, lambda ask: self._say(self._protocol.mcp(ask)), self._observer, now=now)
         self._allowance = Allowance(_MESSAGES_HZ, _MESSAGES_BURST)
         self._end: SessionEnd | None = None
         self._over = asyncio.Event()
@@ -194,31 +196,32 @@ class DeviceSession:
                     self.end(SessionEnd(DeviceProtocolError.code, PROTOCOL_ERROR))
             case device.Goodbye():
                 self.end(SessionEnd("goodbye"))
-            case device.Ignored() | device.Mcp():
-                self._observer.dropped(event.kind if isinstance(event, device.Ignored) else "mcp")
+            case device.Ignored():
+                self._observer.dropped(event.kind)
             case _:
                 await self._tell(event)
 
     async def _open(self, hello: device.Hello) -> None:
         self._say(self._protocol.hello())
+        if hello.has_mcp:
+            self._tools.begin()
         self._frame_ms = hello.frame_ms
-        await self._publish(
-            seam.SessionOpened(
-                session_id=self.session_id,
-                fence=self._fence,
-                device_id=self.device_id,
-                client_id=self._client_id,
-                language=hello.language,
-                frame_ms=hello.frame_ms,
-            )
+        opened = seam.SessionOpened(
+            session_id=self.session_id,
+            fence=self._fence,
+            device_id=self.device_id,
+            client_id=self._client_id,
+            language=hello.language,
+            frame_ms=hello.frame_ms,
         )
+        await self._publish(opened)
 
     async def _hear(self, packet: device.AudioPacket) -> None:
         seq, self._seq = self._seq, self._seq + 1
         self._quiet_ms = 0 if self._outgoing.speech else self._quiet_ms + self._frame_ms
         await self._publish(seam.AudioUp(session_id=self.session_id, fence=self._fence, seq=seq, packet=packet.payload))
 
-    async def _tell(self, event: device.ListenStart | device.ListenStop | device.WakeWord) -> None:
+    async def _tell(self, event: device.ListenStart | device.ListenStop | device.WakeWord | device.Mcp) -> None:
         session_id, fence = self.session_id, self._fence
         match event:
             case device.ListenStart():
@@ -227,6 +230,8 @@ class DeviceSession:
                 await self._publish(seam.ListenStopped(session_id=session_id, fence=fence))
             case device.WakeWord():
                 await self._publish(seam.WakeWordHeard(session_id=session_id, fence=fence, text=event.text))
+            case device.Mcp():
+                self._tools.receive(event.payload)
 
     async def _abort(self, event: device.Abort) -> None:
         """Silence the turn before anybody is told; a device that interrupts always gets its ``tts/stop`` (protocol §8.5)."""
@@ -337,9 +342,8 @@ class DeviceSession:
         played_ms = speech.played_ms
         if played_ms > speech.reported_ms:
             speech.reported_ms = played_ms
-            await self._publish(
-                seam.Played(session_id=self.session_id, fence=fence, turn_id=speech.turn_id, played_ms=played_ms)
-            )
+            played = seam.Played(session_id=self.session_id, fence=fence, turn_id=speech.turn_id, played_ms=played_ms)
+            await self._publish(played)
 
     def _say(self, message: str) -> None:
         try:
@@ -359,6 +363,7 @@ class DeviceSession:
                     self._alert(BRAIN_AWAY)
                 self.end(end)
                 return
+            self._tools.tick()
             await asyncio.sleep(_TICK_S)
         self._over.set()
 

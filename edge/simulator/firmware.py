@@ -25,6 +25,29 @@ HURRIED_MS = 20.0
 FRAME_LENGTHS_MS = (5, 10, 20, 40, 60, 80, 100, 120)
 RATES_HZ = (8_000, 12_000, 16_000, 24_000, 48_000)
 """What a server hello may announce (protocol §4.3)."""
+MAX_VOLUME = 100
+GREETING: dict[str, Any] = {
+    "protocolVersion": "2024-11-05",
+    "capabilities": {"tools": {}},
+    "serverInfo": {"name": "bread-compact-wifi", "version": "2.4.2"},
+}
+TOOLS: list[dict[str, Any]] = [
+    {
+        "name": "self.get_device_status",
+        "description": "Tells the state of the device, such as the volume of its loudspeaker.",
+        "inputSchema": {"type": "object", "properties": {}},
+    },
+    {
+        "name": "self.audio_speaker.set_volume",
+        "description": "Sets the volume of the loudspeaker.",
+        "inputSchema": {
+            "type": "object",
+            "properties": {"volume": {"type": "integer", "minimum": 0, "maximum": MAX_VOLUME}},
+            "required": ["volume"],
+        },
+    },
+]
+"""So few that they are one page (protocol §10)."""
 
 
 class State(StrEnum):
@@ -59,6 +82,8 @@ class Firmware:
         self.is_open = False
         """Whether the server's hello was accepted."""
         self.must_reboot = False
+        self.volume = 70
+        """Of the loudspeaker, in [0, MAX_VOLUME]; a tool sets it."""
         self.is_mic_on = False
         self._new_decoder = new_decoder
         self._waits_for_silence = False
@@ -220,8 +245,33 @@ class Firmware:
 
     def _on_mcp(self, message: dict[str, Any], _now_ms: float) -> None:
         payload = message.get("payload")
-        if isinstance(payload, dict) and isinstance(payload.get("id"), int):
-            self._send(type="mcp", payload=_mcp_reply(payload))
+        if isinstance(payload, dict) and payload.get("jsonrpc") == "2.0" and type(payload.get("id")) is int:
+            self._send(type="mcp", payload={"jsonrpc": "2.0", "id": payload["id"]} | self._answer(payload))
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer as firmware does: an error has a message and no code (protocol §10)."""
+        method, params = request.get("method"), request.get("params")
+        params = params if isinstance(params, dict) else {}
+        if method == "initialize":
+            return {"result": GREETING}
+        if method == "tools/list":
+            return {"result": {"tools": TOOLS}}
+        if method != "tools/call":
+            return {"error": {"message": "unknown method"}}
+        arguments = params.get("arguments")
+        return self._run(params.get("name"), arguments if isinstance(arguments, dict) else {})
+
+    def _run(self, tool: object, arguments: dict[str, Any]) -> dict[str, Any]:
+        text = "true"
+        if tool == "self.get_device_status":
+            text = msgspec.json.encode({"audio_speaker": {"volume": self.volume}}).decode()
+        elif tool != "self.audio_speaker.set_volume":
+            return {"error": {"message": "Unknown tool"}}
+        elif type(volume := arguments.get("volume")) is int and 0 <= volume <= MAX_VOLUME:
+            self.volume = volume
+        else:
+            return {"error": {"message": f"volume must be an integer from 0 to {MAX_VOLUME}"}}
+        return {"result": {"content": [{"type": "text", "text": text}], "isError": False}}
 
     def _begin_listening(self, now_ms: float) -> None:
         if not self._enter(State.LISTENING):
@@ -257,20 +307,3 @@ def _as_object(text: str) -> dict[str, Any]:
     except msgspec.MsgspecError:
         return {}
     return message if isinstance(message, dict) else {}
-
-
-def _mcp_reply(request: dict[str, Any]) -> dict[str, Any]:
-    """Answer as a device with no tools of its own: enough for a server that asks."""
-    results: dict[str, dict[str, Any]] = {
-        "initialize": {
-            "protocolVersion": "2024-11-05",
-            "capabilities": {"tools": {}},
-            "serverInfo": {"name": "bread-compact-wifi", "version": "2.4.2"},
-        },
-        "tools/list": {"tools": []},
-    }
-    answer = {"jsonrpc": "2.0", "id": request["id"]}
-    method = request.get("method")
-    if isinstance(method, str) and method in results:
-        return answer | {"result": results[method]}
-    return answer | {"error": {"message": "unknown method"}}

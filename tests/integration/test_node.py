@@ -130,7 +130,7 @@ def test_words_typed_by_a_client_are_answered() -> None:
             await device.listen(wake_word="讲一讲大海")
             await device.until(lambda: device.firmware.log.stopped_ms is not None, 20)
             assert device.firmware.log.heard == "讲一讲大海"
-            assert squeezed(wire.sent)[:3] == ["hello", "stt", "tts/start"]
+            assert squeezed(wire.sent)[:5] == ["hello", "mcp", "mcp", "stt", "tts/start"]
 
     virtual_time.run(work())
 
@@ -140,7 +140,7 @@ def test_silence_is_no_turn() -> None:
         async with quiet_node() as here, here.device() as (device, wire):
             turn = await device.ask(bytes(32 * 3000), timeout_s=3)
             assert (turn.outcome, turn.problems) == ("unanswered", ())
-            assert squeezed(wire.sent) == ["hello"]
+            assert squeezed(wire.sent) == ["hello", "mcp", "mcp"]
         assert not here.records()
 
     virtual_time.run(work())
@@ -152,7 +152,7 @@ def test_an_utterance_nobody_understands_leaves_the_device_listening() -> None:
         async with quiet_node(plan) as here, here.device() as (device, wire):
             turn = await device.ask(SPEECH, timeout_s=3)
             assert turn.outcome == "unanswered"
-            assert squeezed(wire.sent) == ["hello"]
+            assert squeezed(wire.sent) == ["hello", "mcp", "mcp"]
             assert (await device.ask(SPEECH)).outcome == "answered"
         assert [record.outcome for record in here.records()] == ["silent", "answered"]
 

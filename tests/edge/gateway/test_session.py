@@ -698,6 +698,53 @@ def test_what_means_nothing_here_is_counted_and_ignored() -> None:
     run(play())
 
 
+def mcp(**payload: Any) -> dict[str, Any]:
+    return {"type": "mcp", "session_id": SID, "payload": {"jsonrpc": "2.0", **payload}}
+
+
+def test_device_with_tools_is_asked_for_them_after_hello() -> None:
+    async def play() -> None:
+        async with scene() as on:
+            await on.says({**HELLO, "features": {"mcp": True}})
+            assert on.texts() == ["hello", "mcp"]
+            assert on.socket.sent[1][1]["payload"]["method"] == "initialize"
+            await on.says(mcp(id="1", result={}), mcp(id=9, result={}), mcp(id=1, result=[]), mcp(method="x"))
+            assert on.texts() == ["hello", "mcp"]
+            assert on.observer.seen == ["mcp"] * 4
+            await on.says(mcp(id=1, result={"serverInfo": {"name": "b", "version": "2"}}))
+            await on.says(mcp(id=2, result={"tools": [{"name": "a"}], "nextCursor": "c"}))
+            asked = [message["payload"] for _, message in on.socket.sent[1:]]
+            assert [request["id"] for request in asked] == [1, 2, 3]
+            assert asked[2] == {"jsonrpc": "2.0", "id": 3, "method": "tools/list", "params": {"cursor": "c"}}
+            assert on.told() == ["SessionOpened"]
+
+    run(play())
+
+
+def test_device_that_never_answers_for_its_tools_is_served_all_the_same() -> None:
+    async def play() -> None:
+        async with scene() as on:
+            await on.says({**HELLO, "features": {"mcp": True}}, {"type": "listen", "state": "start", "mode": "auto"})
+            await asyncio.sleep(12)
+            await on.speaks(5)
+            await on.answers(ended("answered"))
+            await asyncio.sleep(1)
+            assert on.got() == ["hello", "mcp", "stt", "tts/start", *["audio"] * 5, "tts/stop"]
+
+    run(play())
+
+
+@pytest.mark.parametrize("features", [None, {}, {"mcp": False}])
+def test_device_without_tools_is_asked_for_none(features: Any) -> None:
+    async def play() -> None:
+        async with scene() as on:
+            await on.says({**HELLO, "features": features})
+            await asyncio.sleep(12)
+            assert on.texts() == ["hello"]
+
+    run(play())
+
+
 def test_drained_session_ends_at_once_when_idle_and_after_its_turn_when_not() -> None:
     async def play() -> None:
         async with scene() as idle, scene() as busy:

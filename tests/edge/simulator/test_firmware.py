@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.simulator.firmware import NEXT, Firmware, State
+from edge.simulator.firmware import GREETING, NEXT, TOOLS, Firmware, State
 from models.errors import DeviceProtocolError
 
 HELLO = {
@@ -262,7 +262,8 @@ def test_a_message_that_a_device_cannot_use_is_a_fault(text: str) -> None:
 @pytest.mark.parametrize(
     ("payload", "expected"),
     [
-        ({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, {"result": {"tools": []}}),
+        ({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, {"result": {"tools": TOOLS}}),
+        ({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}, {"result": GREETING}),
         ({"jsonrpc": "2.0", "id": 2, "method": "nonsense"}, {"error": {"message": "unknown method"}}),
         ({"jsonrpc": "2.0", "id": 3, "method": ["tools/list"]}, {"error": {"message": "unknown method"}}),
     ],
@@ -274,10 +275,45 @@ def test_tools_are_answered_for(payload: dict[str, Any], expected: dict[str, Any
     assert message["payload"] == {"jsonrpc": "2.0", "id": payload["id"]} | expected
 
 
-def test_tool_calls_with_a_textual_id_get_no_reply() -> None:
+@pytest.mark.parametrize("odd", [{"id": "1"}, {"id": True}, {"id": None}, {"jsonrpc": "1.0"}])
+def test_tool_requests_without_a_numeric_id_or_version_get_no_reply(odd: dict[str, Any]) -> None:
     firmware = listening()
-    tell(firmware, 0, type="mcp", payload={"jsonrpc": "2.0", "id": "1", "method": "initialize"})
+    tell(firmware, 0, type="mcp", payload={"jsonrpc": "2.0", "id": 1, "method": "initialize"} | odd)
     assert sent(firmware) == []
+
+
+def called(firmware: Firmware, params: object) -> dict[str, Any]:
+    tell(firmware, 0, type="mcp", payload={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    (message,) = sent(firmware)
+    payload: dict[str, Any] = message["payload"]
+    return payload
+
+
+def test_volume_set_by_tool_shows_in_the_device_status() -> None:
+    firmware = listening()
+    done = called(firmware, {"name": "self.audio_speaker.set_volume", "arguments": {"volume": 30}})
+    assert done["result"] == {"content": [{"type": "text", "text": "true"}], "isError": False}
+    status = called(firmware, {"name": "self.get_device_status"})
+    assert json.loads(status["result"]["content"][0]["text"]) == {"audio_speaker": {"volume": 30}}
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        None,
+        [],
+        {"name": ["x"]},
+        {"name": "self.reboot", "arguments": {}},
+        *(
+            {"name": "self.audio_speaker.set_volume", "arguments": arguments}
+            for arguments in ({}, [], {"volume": 101}, {"volume": True}, {"volume": "30"})
+        ),
+    ],
+)
+def test_a_call_that_a_device_cannot_run_is_an_error_without_code(params: object) -> None:
+    firmware = listening()
+    assert called(firmware, params)["error"].keys() == {"message"}
+    assert firmware.volume == 70
 
 
 def test_a_closed_socket_leaves_the_device_idle() -> None:
