@@ -28,6 +28,7 @@ setup: $(STAMP)  ## the environment in .venv
 
 models: $(STAMP)  ## the starter models, with progress and hashes
 	$(BIN)/xiaozhi-fleet models pull --set starter
+	$(BIN)/xiaozhi-fleet models quantize silero-vad --to batched
 
 demo: models  ## the main job, on this machine
 	$(BIN)/xiaozhi-fleet demo $(if $(STAY),--stay)

@@ -12,6 +12,11 @@ import typer
 from models.errors import VoiceError
 
 NAMES = {
+    "capacity": "how many devices one edge node carries: first audio, gaps, errors, cores and memory under load",
+    "endpoint": "when a sentence is over: false cut-offs and waits, by silence and by a model",
+    "engines": "each engine by itself: voice detection, recognition, language model, sound",
+    "opus": "what each Opus bitrate and complexity costs and sounds like",
+    "soak": "garbage, thousands of turns and barge-ins at random moments: crashes, leaks, stuck sessions",
     "turns": "spoken turns from the device's side: time to first audio on the edge, from the cloud and from the cache",
 }
 """Name of the module in this package, and what it measures."""
@@ -32,8 +37,8 @@ def main(arguments: list[str]) -> int:
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR)
     )  # the report speaks for itself
     app = typer.Typer(add_completion=False)
-    app.command(name)(import_module(f"benchmarks.{name}").command)
     try:
+        app.command(name)(import_module(f"benchmarks.{name}").command)
         app(options, prog_name=f"python -m benchmarks {name}", standalone_mode=True)
     except VoiceError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command's output

@@ -63,6 +63,22 @@ class Metrics:
         Gauge("voice_build_info", "Version of this process", ["version"], registry=registry).labels(installed()).set(1)
         self._looked_up = 0
         self._hits = 0
+        self._add_speaking(registry)
+
+    def _add_speaking(self, registry: CollectorRegistry) -> None:
+        """Add what tells how near its limits a brain is."""
+        self.stage_limit = Gauge("voice_stage_limit", "Calls a stage takes in at once", ["stage"], registry=registry)
+        self.stage_inflight = Gauge("voice_stage_inflight", "Calls of a stage under way", ["stage"], registry=registry)
+        self.speech_sources = Counter(
+            "voice_speech_sentences",
+            "Sentences spoken: hit, joined or miss of the cache",
+            ["source"],
+            registry=registry,
+        )
+        self.speech_cache_bytes = Gauge("voice_speech_cache_bytes", "Speech kept as packets", registry=registry)
+        self.encoding_level = Gauge(
+            "voice_encoding_level", "0 is the best quality of speech, more is cheaper", registry=registry
+        )
 
     def observe_turn(self, record: TurnRecord) -> None:
         """Count a finished turn and its times."""

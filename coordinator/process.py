@@ -8,9 +8,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from coordinator.settings import ProcessSettings, configure_logging, effective, load
 from models.errors import VoiceError
@@ -19,15 +19,25 @@ S = TypeVar("S", bound=ProcessSettings)
 FAILED_STATUS = 2
 """Exit status of a process that could not start."""
 
-Stopped = asyncio.Event
-Run = Callable[[S, str, asyncio.Event], Awaitable[None]]
-"""Runs the process until the event is set: settings, role (\"\" when there is only one), event."""
+Run = Callable[[S, str, asyncio.Event], Coroutine[Any, Any, None]]
+"""Runs the process until the event is set: settings, role (\"\" when there is only one), event; waits for the event once it serves."""
+
+
+class Stop(asyncio.Event):
+    """Set by a signal; knows whether somebody has come so far as to wait for it."""
+
+    is_awaited = False
+
+    async def wait(self) -> Literal[True]:
+        """Return once it is set."""
+        self.is_awaited = True
+        return await super().wait()
 
 
 def main(cls: type[S], run: Run[S], *, program: str, about: str, roles: Sequence[str] = ()) -> int:
     """Run one process and return its exit status; every expected error is one line on standard error, never a traceback.
 
-    SIGTERM and SIGINT set the event; the process then ends its work and this returns 0.
+    SIGTERM and SIGINT set the event; the process then ends its work and this returns 0. A start that is not over is given up.
     """
     options = _options(program, about, roles)
     try:
@@ -36,7 +46,8 @@ def main(cls: type[S], run: Run[S], *, program: str, about: str, roles: Sequence
             _show(settings)
             return 0
         configure_logging(settings)
-        asyncio.run(_until_signalled(run, settings, getattr(options, "role", "") or ""))
+        if not asyncio.run(_until_signalled(run, settings, getattr(options, "role", "") or "")):
+            _leave()
     except VoiceError as error:
         print(f"{program}: {error}", file=sys.stderr)  # noqa: T201 - the one line
         return FAILED_STATUS
@@ -58,13 +69,33 @@ def _show(settings: ProcessSettings) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-async def _until_signalled(run: Run[S], settings: S, role: str) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+async def _until_signalled(run: Run[S], settings: S, role: str) -> bool:
+    """Run until a signal; return False when that came before the process served."""
+    stop, loop = Stop(), asyncio.get_running_loop()
+    running = loop.create_task(run(settings, role, stop), name="process")
+
+    def heed() -> None:
+        stop.set()
+        if not stop.is_awaited:
+            running.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
-    await run(settings, role, stop)
+            loop.add_signal_handler(number, heed)
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        return False
+    return True
+
+
+def _leave() -> NoReturn:
+    """End at once: a thread that loads a model cannot be stopped, and Python would wait for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _options(program: str, about: str, roles: Sequence[str]) -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -14,27 +15,19 @@ from prometheus_client import CollectorRegistry
 
 from coordinator import wire
 from coordinator.bus import Bus, MemoryBus, NatsBus
-from coordinator.cache.answers import AnswerCache
 from coordinator.cache.ladder import CacheTier, Ladder
 from coordinator.cache.memory import MemoryTier
 from coordinator.cache.object_store import ObjectStoreTier
 from coordinator.cache.redis_tier import RedisTier
 from coordinator.fleet.tokens import TokenAuthenticator
-from coordinator.hierarchy import Hierarchy
 from coordinator.metrics import Metrics
 from coordinator.probes import Checks, probes, serve_http
-from coordinator.remote import RemoteCompleter
-from coordinator.routing.policy import Conditions, Policy
-from edge.brain.brain import Brain
-from edge.brain.conversation import Limits as DialogueLimits
-from edge.brain.pipeline import Pipeline
-from edge.brain.segmenter import Endpointing
-from edge.brain.session import SessionOptions
-from edge.engines import Engines, load_engines
+from edge.assembly import assembled
+from edge.engines import load_engines
 from edge.gateway.lifetime import Limits
 from edge.gateway.server import Authenticator, Gateway
 from edge.gateway.session import SessionOptions as DeviceOptions
-from edge.observers import BrainMetrics, GatewayMetrics
+from edge.observers import GatewayMetrics
 from edge.settings import MIN_SECRET_CHARS, EdgeSettings
 from models.errors import CloudUnreachableError, ConfigError
 
@@ -79,6 +72,9 @@ async def run(settings: EdgeSettings, role: str, stop: asyncio.Event) -> None:
             await stack.enter_async_context(node.brain())
         if authenticator is not None:
             await stack.enter_async_context(node.gateway(authenticator))
+        # What start-up made stays for good: looking through it again and again held the loop up for more than a packet's length.
+        gc.collect()
+        gc.freeze()
         _log.info("edge_ready", role=role or "gateway and brain", node=settings.node_id)
         await stop.wait()
 
@@ -101,10 +97,10 @@ class _Node:
             engines = await load_engines(self.settings, observe_wait)
             stack.push_async_callback(engines.close)
             tiers = [MemoryTier(), *[await stack.enter_async_context(tier) for tier in _far_tiers(self.settings)]]
-            brain = self._brain(engines, Ladder(tiers, observe=self.metrics.observe_cache))
-            self.metrics.turns_running.set_function(lambda: brain.turns)
-            for stage, waiting in engines.waiting.items():
-                self.metrics.queue_size.labels(stage).set_function(waiting)
+            ladder = Ladder(tiers, observe=self.metrics.observe_cache)
+            brain = await stack.enter_async_context(
+                assembled(self.settings, engines, ladder, nats=self.nats, seam_bus=self.seam_bus, metrics=self.metrics)
+            )
             async with _running(brain.run(), "brain"):
                 await brain.ready.wait()
                 del self.waits["engines"]
@@ -121,45 +117,14 @@ class _Node:
             host=self.settings.gateway_host,
             port=self.settings.gateway_port,
             max_devices=self.settings.max_devices,
+            max_refusing=self.settings.max_refusing,
             options=DeviceOptions(limits=Limits(idle_s=self.settings.idle_s)),
             observer=GatewayMetrics(self.metrics),
         ) as gateway:
-            self.checks.append(lambda: {"brain": "not heard of for 3 s"} if gateway.is_brain_away else {})
+            self.checks.append(lambda: {"brain": "not heard of"} if gateway.is_brain_away else {})
             async with _running(self._beat(gateway), "edge-beat"):
                 yield
                 await gateway.drain(self.settings.drain_s)
-
-    def _brain(self, engines: Engines, ladder: Ladder) -> Brain:
-        settings = self.settings
-        version = f"{settings.llm_model}|{settings.pool}"
-        hierarchy = Hierarchy(
-            engines.completer,
-            RemoteCompleter(self.nats, settings.pool, settings.node_id),
-            AnswerCache(ladder, version),
-            policy=lambda: Policy(threshold=settings.threshold),
-            conditions=lambda: Conditions(cloud_reachable=self.nats.is_connected),
-            observe=lambda decision: brain.observe_decision(decision),  # noqa: PLW0108 - the brain is made of this
-            first_token_s=settings.first_token_s,
-        )
-        brain = Brain(
-            self.seam_bus,
-            node_id=settings.node_id,
-            edge_id=settings.node_id,
-            brain_id=f"{settings.node_id}-brain",
-            detector=engines.detector,
-            pipeline=Pipeline(engines.recognizer, hierarchy, engines.synthesizer),
-            options=SessionOptions(
-                endpointing=Endpointing(
-                    end_silence_ms=settings.end_silence_ms, hint_silence_ms=settings.hint_silence_ms
-                ),
-                limits=DialogueLimits(max_tokens=settings.max_tokens),
-                language=settings.language,
-                budget_s=settings.budget_s,
-            ),
-            max_sessions=settings.max_devices,
-            observer=BrainMetrics(self.metrics),
-        )
-        return brain
 
     async def _beat(self, gateway: Gateway) -> None:
         while True:

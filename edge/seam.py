@@ -124,6 +124,18 @@ class SpeechDown(Down, frozen=True, kw_only=True, tag="speech"):
     packets: tuple[bytes, ...]
 
 
+class SpeechHeld(Down, frozen=True, kw_only=True, tag="held"):
+    """Somebody may be interrupting: play no more of this turn, and keep it."""
+
+    turn_id: str
+
+
+class SpeechResumed(Down, frozen=True, kw_only=True, tag="resumed"):
+    """Nobody was: go on where the turn was held."""
+
+    turn_id: str
+
+
 class TurnEnded(Down, frozen=True, kw_only=True, tag="turn-ended"):
     """Nothing more comes for this turn; ``tts/stop`` once everything queued is played (at once unless "answered")."""
 
@@ -140,7 +152,7 @@ class SessionRefused(Down, frozen=True, kw_only=True, tag="refused"):
 
 
 UpMessage = SessionOpened | ListenStarted | ListenStopped | WakeWordHeard | AudioUp | Aborted | Played | SessionClosed
-DownMessage = Heard | Felt | SentenceStarted | SpeechDown | TurnEnded | SessionRefused
+DownMessage = Heard | Felt | SentenceStarted | SpeechDown | SpeechHeld | SpeechResumed | TurnEnded | SessionRefused
 
 
 class BrainBeat(msgspec.Struct, frozen=True, kw_only=True):

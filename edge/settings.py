@@ -12,7 +12,10 @@ from pydantic_settings import SettingsConfigDict
 from coordinator.routing.complexity import THRESHOLD
 from coordinator.settings import ProcessSettings
 from coordinator.wire import token
+from models.variants import Variant
 
+SCRIPTED = "scripted"
+"""Name of engines that answer nothing real."""
 MIN_SECRET_CHARS = 16
 """Shorter secrets can be guessed."""
 
@@ -39,6 +42,10 @@ class EdgeSettings(ProcessSettings):
     public_websocket_url: str = ""
     """Address devices are told; made of gateway_host and gateway_port when empty."""
     max_devices: int = Field(150, ge=1, le=100_000)
+    max_refusing: int = Field(50, ge=0, le=1000)
+    """Devices beyond max_devices that are told at once that there is no room; more get an HTTP 503."""
+    stage_tolerance: float = Field(3.0, ge=1, le=20)
+    """How many times its calm time a stage may take before devices are turned away; a guess."""
     auth: Literal["token", "off"] = "token"
     """"off" lets every device in: for a bench without bootstrap only."""
     device_token_secret: SecretStr = SecretStr("")
@@ -50,20 +57,64 @@ class EdgeSettings(ProcessSettings):
     """"scripted" answers nothing real and says so at start: for load tests only."""
     models_root: Path | None = None
     """Directory of models; $XIAOZHI_FLEET_MODELS or ~/.cache/xiaozhi-fleet/models when not set."""
+    providers: str = "CPUExecutionProvider"
+    """Execution providers of ONNX Runtime with commas between them, most wanted first, e.g.
+    "TensorrtExecutionProvider,CUDAExecutionProvider,CPUExecutionProvider"; those this machine lacks are passed over."""
+    vad_variant: Variant | Literal["auto"] = "auto"
+    """Variant of the voice detector; others than fp32 are made by: xiaozhi-fleet models quantize silero-vad. "auto" is "batched" (the same
+    numbers, half the work) where that was made, else fp32."""
+    vad_wait_ms: float = Field(5.0, ge=0, le=20)
+    """How long a frame may wait for those of other devices."""
+    turn_model: str = ""
+    """Model that tells a pause from the end of a turn, e.g. smart-turn-v3.2; silence alone decides when empty."""
     llm_model: str = "qwen2.5-coder-0.5b-instruct-q4_k_m"
+    """Name in the catalogue, the path of a GGUF file (with a "/"), or "scripted" for load tests."""
+    llm_slots: int = Field(8, ge=1, le=64)
+    """Answers written at the same time; more wait."""
+    llm_context_tokens: int = Field(4096, ge=256, le=32_768)
+    """Longest dialogue with its answer."""
+    llm_cache_tokens: int = Field(8192, ge=256, le=1_048_576)
+    """Memory that all dialogues share, running and idle: 12 KiB a token with the 0.5B model, 192 KiB with Qwen1.5-1.8B."""
+    llm_max_waiting: int = Field(16, ge=0, le=256)
+    """Prompts that may wait for a slot; more are refused, and the cloud is asked."""
     asr_model: str = "whisper-base"
+    """Name in the catalogue or the path (with a "/") of a directory: Whisper for CTranslate2, or SenseVoice as FunASR exports it."""
+    asr_batch: int = Field(0, ge=0, le=32)
+    """Utterances SenseVoice hears in one call; 0 lets it choose: 8 on a GPU, 1 on a CPU, where more gain nothing and delay the first."""
+    asr_workers: int = Field(2, ge=1, le=64)
+    """Calls of SenseVoice at once, one thread each."""
+    asr_itn: bool = True
+    """Whether SenseVoice writes numbers as digits and sets punctuation."""
     mandarin_voice: str = "kokoro-voice-zf_xiaobei"
     english_voice: str = "piper-en-us-joe-medium"
     asr_threads: int = Field(2, ge=1, le=64)
+    """Threads of Whisper."""
     llm_threads: int = Field(default_factory=_half_the_cores, ge=1, le=64)
     """Half the cores when not set: llama.cpp's threads wait for each other at every step, so one that has to share its core stalls all."""
     tts_threads: int = Field(2, ge=1, le=64)
+    speech_cache_mib: int = Field(64, ge=0, le=65536)
+    """Spoken sentences kept in memory as Opus packets; 64 MiB are about 4 hours of speech."""
+    encode_threads: int = Field(1, ge=1, le=64)
+    """Threads that encode Opus: one encodes for 150 devices."""
+    scripted_first_token_s: float = Field(0.2, ge=0, le=60)
+    scripted_token_s: float = Field(0.0, ge=0, le=10)
+    """Pace of a scripted language model."""
+    scripted_answer: str = "这是{turn}的回答。它有两句话。"
+    """What it answers; {turn} becomes the turn's id, {count} the number of answers so far."""
     language: Literal["zh", "en"] = "zh"
     """Language of devices whose record names none."""
     end_silence_ms: int = Field(500, ge=100, le=5000)
     """Silence that ends an utterance."""
     hint_silence_ms: int = Field(180, ge=60, le=5000)
-    """Silence after which transcribing begins; thrown away when the person goes on speaking."""
+    """Silence after which transcribing begins, at most end_silence_ms; thrown away when the person goes on speaking."""
+    turn_threshold: float = Field(0.9, ge=0, le=1)
+    """Probability from which the turn model's word ends an utterance at once; Smart Turn's own 0.5 cuts off twice as often."""
+    turn_wait_ms: int = Field(1500, ge=100, le=10_000)
+    """Silence that ends an utterance of which the turn model said that it goes on; at least end_silence_ms."""
+    endpointing: str = ""
+    """Device groups as a JSON list: [{"devices": "aa:bb:*", "endpointing": {"end_by": "silence", "end_silence_ms": 900}}]."""
+    partial_ms: int = Field(600, ge=0, le=10_000)
+    """Speech after which what is said over an answer is transcribed while it goes on; 0 for never."""
     max_tokens: int = Field(128, ge=8, le=4096)
     """Longest answer; 128 tokens are about 40 s of speech."""
     budget_s: float = Field(30.0, gt=0, le=600)
@@ -76,6 +127,8 @@ class EdgeSettings(ProcessSettings):
     first_token_s: float = Field(4.0, gt=0, le=60)
     """How long the cloud may be silent before the edge answers."""
 
+    answer_cache: bool = True
+    """Whether answers are remembered; off for load tests in which everybody says the same."""
     redis_url: str = ""
     """Second cache tier, e.g. redis://redis:6379/0; none when empty."""
     s3_url: str = ""
@@ -88,6 +141,16 @@ class EdgeSettings(ProcessSettings):
     @classmethod
     def _fits_a_subject(cls, node_id: str) -> str:
         return token(node_id.replace(".", "-"))
+
+    @property
+    def execution_providers(self) -> tuple[str, ...]:
+        """Providers of ONNX Runtime, most wanted first."""
+        return tuple(name.strip() for name in self.providers.split(",") if name.strip())
+
+    @property
+    def llm_name(self) -> str:
+        """Name of the edge's language model in answers and cache keys."""
+        return Path(self.llm_model).stem if "/" in self.llm_model else self.llm_model
 
     @property
     def websocket_url(self) -> str:

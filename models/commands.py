@@ -1,4 +1,4 @@
-"""The ``models`` command: lists, pulls and verifies what the catalogue names, with progress for people and JSON for machines."""
+"""The ``models`` command: lists, pulls, verifies and quantizes what the catalogue names, for people and in JSON for machines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rich.progress import (
 from models.catalog import CatalogEntry, load_catalog
 from models.errors import CatalogError, VoiceError
 from models.sources import Fetcher
-from models.store import FileState, default_root, is_present, pull, verify
+from models.store import FileState, default_root, is_present, locate, pull, verify
 
 _LINE_EVERY_S = 10.0
 """How often a long transfer says how far it is when the output is not a terminal."""
@@ -150,6 +150,52 @@ def verify_command(*, names: _Names = None, set_name: _Set = "", root: _Root = N
             raise CatalogError(
                 f"{len(bad)} of {len(states)} files are missing or damaged; run: xiaozhi-fleet models pull {models}"
             )
+
+
+_QUANTIZE_EXAMPLES = """\b
+Examples:
+  xiaozhi-fleet models quantize silero-vad --to int8
+  xiaozhi-fleet models quantize silero-vad --to batched --json
+  xiaozhi-fleet models quantize silero-vad --to fp16 --data recordings/    (and compare with the original on them)
+"""
+
+
+@app.command("quantize", epilog=_QUANTIZE_EXAMPLES)
+def quantize_command(
+    *,
+    name: Annotated[str, typer.Argument(help="Model to make a variant of: silero-vad.")],
+    to: Annotated[
+        str, typer.Option("--to", help="int8, fp16 (for GPUs), or batched: fp32 laid out for many devices at once.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Directory of .wav and .ogg recordings to compare the variant with the original on."),
+    ] = None,
+    root: _Root = None,
+    as_json: _Json = False,
+) -> None:
+    """Make a variant of a pulled model beside it; an edge node takes it when its settings say so. Needs xiaozhi-fleet[build]."""
+    with _told("an older variant, if there was one, is still in place"):
+        from models.factory.quantize import make
+
+        source = locate(load_catalog().entry(name).name, root)["model"]
+        made = make(name, source, to, say=lambda line: typer.echo(line, err=as_json))
+        found = _compared(source, Path(made.path), data) if data else {}
+        if as_json:
+            _print_json(msgspec.to_builtins(made) | ({"agreement": found} if found else {}))
+            return
+        typer.echo(f"{made.variant}: {_human(made.size_bytes)}, pulled {_human(made.source_bytes)}")
+        for key, value in found.items():
+            typer.echo(f"{key.replace('_', ' ')}: {value}")
+
+
+def _compared(source: Path, made: Path, data: Path) -> dict[str, Any]:
+    """Return how alike two variants hear the recordings in ``data``; raise ConfigError, StageError."""
+    from models.factory.agreement import compare, read_sounds
+    from models.onnx import open_session
+
+    found: dict[str, Any] = msgspec.to_builtins(compare(open_session(source), open_session(made), read_sounds(data)))
+    return found
 
 
 class _Display:

@@ -42,6 +42,14 @@ class Recognizer(Protocol):
         ...
 
 
+class TurnDetector(Protocol):
+    """Tells a pause in a sentence from its end by how it sounds."""
+
+    async def finished(self, utterance: Utterance) -> float:
+        """Return the probability in [0, 1] that the speaker has said all; raise StageError. Cancelling frees the slot."""
+        ...
+
+
 class Completer(Protocol):
     """Whatever answers a prompt: a local model, a cache, the hierarchy, the link to the cloud, a vLLM client."""
 

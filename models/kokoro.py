@@ -8,23 +8,28 @@ import warnings
 from collections.abc import AsyncGenerator, Callable
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from models.errors import CatalogError, ConfigError, SynthesisError
+from models.kokoro_silence import without_silence
 from models.normalize import clauses, normalize
 from models.onnx import OnnxSession, open_session
 from models.slots import Slots
 from models.speech import SpeechChunk
 from models.voices import trimmed_pcm
 
+_log = structlog.get_logger()
+
 SAMPLE_RATE_HZ = 24_000
 _STYLES = 510
 """Rows of a Kokoro voice, one per number of phonemes; also the most phonemes one run takes."""
 _STYLE_WIDTH = 256
 _SHORTEST_CLAUSE = 6
-"""Characters worth a run of their own: each run renders about 1.4 s of silence around the words, which is cut off again."""
+"""Characters worth a run of their own: each run renders about 0.4 s around the words, which is cut off again."""
 SPEED = 1.1
 """A little quicker than the voice's own pace: each clause is rendered 10 % sooner, and Whisper understood ten sentences no worse (character
 errors .090, .067, .075 at 1.0, 1.1, 1.2)."""
@@ -110,7 +115,7 @@ class KokoroSynthesizer:
         """
         self._styles = _read_voice(voice_path)
         self._phonemes = phonemizer or _mandarin()
-        self._session = session or open_session(model_path, threads=threads, failure=SynthesisError, arena=True)
+        self._session = session or _open_quick(model_path, threads)
         self._slots = Slots(f"kokoro-{voice_path.stem}", 1, max_waiting=max_waiting, refusal=SynthesisError)
 
     @property
@@ -143,6 +148,22 @@ class KokoroSynthesizer:
             "speed": np.full(1, SPEED, dtype=np.float32),
         }
         return trimmed_pcm(self._session.run(inputs)[0].reshape(-1).astype(np.float32), SAMPLE_RATE_HZ)
+
+
+def _open_quick(path: Path, threads: int) -> OnnxSession:
+    """Open the model with the silence around the words cut out; as it is, and logged, when that cannot be done."""
+    if path.is_file():
+        try:
+            model = without_silence(path.read_bytes())
+            if model is not None:
+                with TemporaryDirectory(prefix="kokoro-") as folder:
+                    edited = Path(folder, path.name)
+                    edited.write_bytes(model)
+                    return open_session(edited, threads=threads, failure=SynthesisError, arena=True)
+            _log.warning("kokoro-silence-kept", model=path.name, reason="the model is not laid out as expected")
+        except OSError as error:
+            _log.warning("kokoro-silence-kept", model=path.name, reason=str(error))
+    return open_session(path, threads=threads, failure=SynthesisError, arena=True)
 
 
 def _read_voice(path: Path) -> npt.NDArray[np.float32]:

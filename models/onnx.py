@@ -27,7 +27,10 @@ class OnnxSession(Protocol):
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        """Return all outputs in the model's order; blocks, without the GIL. Raises the ``failure`` the session was opened with."""
+        """Return all outputs in the model's order; blocks, without the GIL. Raises the ``failure`` the session was opened with.
+
+        Inputs the model wants as float16 may be float32.
+        """
         ...
 
 
@@ -74,14 +77,16 @@ class _Session:
         self._name = name
         self._broken = broken
         self._failure = failure
+        self._halved = {item.name for item in session.get_inputs() if item.type == "tensor(float16)"}
 
     @property
     def providers(self) -> Sequence[str]:
         return tuple(self._session.get_providers())
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        taken = {name: array.astype(np.float16) if name in self._halved else array for name, array in inputs.items()}
         try:
-            return [np.asarray(output) for output in self._session.run(None, dict(inputs))]
+            return [np.asarray(output) for output in self._session.run(None, taken)]
         except self._broken as error:
             shapes = {name: array.shape for name, array in inputs.items()}
             raise self._failure(f"{self._name}: {type(error).__name__} for inputs of shape {shapes}") from error

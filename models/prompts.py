@@ -49,3 +49,5 @@ class CompletionDelta(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the model that wrote it; "" inside a stream means the same as before."""
     usage: Usage | None = None
     """Set on the last delta by engines that count."""
+    logprobs: tuple[float, ...] = ()
+    """Natural log-probability of each token behind ``text`` before sampling changed it, by engines that tell; at most 0."""

@@ -34,6 +34,8 @@ class Utterance(msgspec.Struct, frozen=True, kw_only=True):
     """Audio time of the last sample."""
     language: str = ""
     """BCP-47 primary tag the device is set to ("zh", "en"), or "" to let the recogniser decide."""
+    is_final: bool = True
+    """False for the beginning of an utterance that goes on: transcribed only when nothing final waits."""
 
 
 class Transcript(msgspec.Struct, frozen=True, kw_only=True):

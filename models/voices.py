@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from models.engines import Synthesizer
 from models.errors import ConfigError
+from models.normalize import normalize
 from models.speech import SpeechChunk
 
 _AUDIBLE = 0.01
@@ -70,6 +71,11 @@ class Voices:
             raise ConfigError(f"no voice for the default language {default!r}; voices: {sorted(voices)}")
         self._voices = dict(voices)
         self._default = default
+
+    def words(self, text: str, language: str = "") -> str:
+        """Return what ``speak`` says, by voice: texts that are the same here sound the same."""
+        parts = stretches(text, self._voices, hint=language, default=self._default)
+        return "|".join(f"{tongue}:{normalize(part, tongue)}" for tongue, part in parts)
 
     async def speak(self, text: str, language: str = "") -> AsyncGenerator[SpeechChunk, None]:
         """Yield ``text`` spoken, each stretch by its language's voice; ``language`` breaks ties. Raises SynthesisError."""

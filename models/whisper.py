@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.errors import CatalogError, ConfigError, RecognitionError
-from models.slots import Slots
+from models.slots import Priority, Slots
 from models.speech import Transcript, Utterance
 
 Floats = npt.NDArray[np.float32]
@@ -112,8 +112,8 @@ class SpeechModel(Protocol):
 class WhisperRecognizer:
     """A Recognizer over one model directory (``model.bin``, ``config.json``, ``tokenizer.json``, ``vocabulary.txt``).
 
-    ``workers`` utterances are heard at once with ``threads`` threads each; more than ``max_waiting`` in line are refused with
-    RecognitionError. ``observe_wait`` gets each wait in seconds. The language is the utterance's if it is one of ``languages``, else the
+    ``workers`` utterances are heard at once with ``threads`` threads each, finals before partials; more than ``max_waiting`` in line are
+    refused with RecognitionError. ``observe_wait`` gets each wait in seconds. The language is the utterance's if it is one of ``languages``, else the
     likeliest of them, piece by piece. ``beam`` 5 instead of 1 costs 15 to 30 % more time and takes the error rate of WINDOWS_S's
     sentences from .099 to .094: one character in 233.
     """
@@ -161,7 +161,8 @@ class WhisperRecognizer:
         pcm = np.frombuffer(utterance.pcm, "<i2", count=len(utterance.pcm) // 2)
         language, texts, confidence = wanted, list[str](), 1.0
         if len(pcm):
-            async with self._slots.hold():
+            priority = Priority.LIVE if utterance.is_final else Priority.BACKGROUND
+            async with self._slots.hold(owner=utterance.device_id, priority=priority):
                 for piece in cut(pcm):
                     encoded, spoken = await self._slots.run(self._model.encode, piece, wanted)
                     heard = await self._slots.run(self._model.write, encoded, spoken, len(piece) / SAMPLE_RATE_HZ)

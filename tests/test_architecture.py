@@ -13,20 +13,31 @@ ROOT = Path(__file__).parents[1]
 FLOORS = ("models", "coordinator", "edge", "cloud", "manifests", "benchmarks")
 MODULES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
 HEAVY = {
+    "av": {"models/factory/agreement.py"},
     "ctranslate2": {"models/whisper.py"},
     "faster_whisper": {"models/whisper.py"},
     "kubernetes_validate": {"manifests/check.py"},
-    "llama_cpp": {"models/llama.py"},
+    "gguf": {"models/factory/qwen_twin.py"},
+    "llama_cpp": {"models/llama_engine.py"},
+    "matplotlib": {"benchmarks/plot.py"},
     "minio": {"coordinator/cache/object_store.py"},
     "misaki": {"models/kokoro.py"},
     "nats": {"coordinator/bus.py"},
-    "onnxruntime": {"models/onnx.py"},
+    "kaldi_native_fbank": {"models/fbank.py"},
+    "onnx": {
+        "models/factory/quantize.py",
+        "models/factory/sensevoice_twin.py",
+        "models/factory/signed_weights.py",
+        "models/factory/silero_graph.py",
+    },
+    "onnxruntime": {"models/onnx.py", "models/factory/quantize.py", "models/factory/sensevoice_twin.py"},
+    "sentencepiece": {"models/sensevoice.py", "models/factory/sensevoice_twin.py"},
     "opencc": {"models/whisper.py"},
     "opuslib_next": {"edge/brain/opus.py"},
     "piper": {"models/piper.py"},
     "redis": {"coordinator/cache/redis_tier.py"},
     "websockets": {"edge/gateway/server.py", "edge/simulator/client.py"},
-    "xllamacpp": {"manifests/llama_server.py"},
+    "xllamacpp": {"manifests/llama_server.py", "benchmarks/engine_llm_worker.py"},
 }
 """Third-party weights and the only modules that may import them."""
 

@@ -20,8 +20,8 @@ from edge.brain.observer import BrainObserver, DeafObserver
 from edge.brain.pipeline import Pipeline
 from edge.brain.session import BrainSession, SessionOptions
 from edge.brain.stage import stage
-from models.engines import VoiceDetector
-from models.errors import CloudUnreachableError, OverloadedError, StageError, VoiceError
+from models.engines import TurnDetector, VoiceDetector
+from models.errors import CloudUnreachableError, OverloadedError, StageError, VoiceError, error_from_code
 
 _log = structlog.get_logger()
 
@@ -29,6 +29,8 @@ RECORDS_KEPT = 256
 """Finished turns kept for lookups."""
 _DECISIONS_KEPT = 1024
 """Turns whose decisions wait for their record; more than one node has at once."""
+_REFUSALS_KEPT = 1024
+"""Refused sessions whose reason is known; a device that was told is gone within seconds."""
 _ANY_FENCE = 2**31 - 1
 """A refusal holds whatever the device did meanwhile."""
 _MAX_PENDING = 8192
@@ -42,7 +44,10 @@ class _Open:
 
 
 class Brain:
-    """Serves up to ``max_sessions`` devices of one node; ``run`` it in a task and cancel that to stop."""
+    """Serves up to ``max_sessions`` devices of one node; ``run`` it in a task and cancel that to stop.
+
+    While ``is_overloaded`` newcomers are refused, so that those who talk already are answered as quickly as before.
+    """
 
     def __init__(
         self,
@@ -53,8 +58,10 @@ class Brain:
         brain_id: str,
         detector: VoiceDetector,
         pipeline: Pipeline,
+        turn_detector: TurnDetector | None = None,
         options: SessionOptions | None = None,
         max_sessions: int = 150,
+        is_overloaded: Callable[[], bool] = lambda: False,
         observer: BrainObserver | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,12 +75,15 @@ class Brain:
         self._brain_id = brain_id
         self._detector = detector
         self._pipeline = pipeline
+        self._turn_detector = turn_detector
         self._options = options or SessionOptions()
         self._max_sessions = max_sessions
+        self._is_overloaded = is_overloaded
         self._observer: BrainObserver = observer or DeafObserver()
         self._now = now
         self._open: dict[str, _Open] = {}
         self._decisions: OrderedDict[str, tuple[RoutingDecision, ...]] = OrderedDict()
+        self._refused: OrderedDict[str, str] = OrderedDict()
         self._records: deque[TurnRecord] = deque(maxlen=RECORDS_KEPT)
         self._is_draining = False
 
@@ -136,14 +146,12 @@ class Brain:
                 del self._open[message.session_id]
                 await self._refuse(message.session_id, error)
         elif isinstance(message, seam.ListenStarted):
-            await self._refuse(message.session_id, StageError("this brain never heard of the session"))
+            code = self._refused.get(message.session_id, StageError.code)
+            await self._refuse(message.session_id, error_from_code(code, "this brain does not serve the session"))
 
     async def _admit(self, opened: seam.SessionOpened, group: asyncio.TaskGroup) -> None:
-        if self._is_draining or len(self._open) >= self._max_sessions:
-            full = OverloadedError(
-                f"brain {self._brain_id}: {len(self._open)} of {self._max_sessions} sessions are open"
-            )
-            await self._refuse(opened.session_id, full)
+        if why := self._why_not():
+            await self._refuse(opened.session_id, OverloadedError(f"brain {self._brain_id}: {why}"))
             return
         try:
             with stage("session", StageError):
@@ -155,6 +163,14 @@ class Brain:
         self._open[opened.session_id] = _Open(session, task)
         self._observer.sessions(len(self._open))
 
+    def _why_not(self) -> str:
+        """Return why no session more is served, "" when one is."""
+        if self._is_draining:
+            return "it is being stopped"
+        if len(self._open) >= self._max_sessions:
+            return f"{len(self._open)} of {self._max_sessions} sessions are open"
+        return "its engines have more to do than they can" if self._is_overloaded() else ""
+
     def _new_session(self, opened: seam.SessionOpened) -> BrainSession:
         return BrainSession(
             opened,
@@ -163,6 +179,7 @@ class Brain:
             pipeline=self._pipeline,
             send=self._send,
             turn_ended=self._turn_ended,
+            turn_detector=self._turn_detector,
             observer=self._observer,
             options=self._options,
             now=self._now,
@@ -180,6 +197,10 @@ class Brain:
             self._observer.sessions(len(self._open))
 
     async def _refuse(self, session_id: str, error: VoiceError) -> None:
+        """Have the device told why; should it go on all the same, it is told the same again."""
+        self._refused[session_id] = error.code
+        if len(self._refused) > _REFUSALS_KEPT:
+            self._refused.popitem(last=False)
         _log.warning("session-refused", session_id=session_id, code=error.code, error=str(error), cause=_cause(error))
         self._observer.error("session", error.code)
         await self._send(seam.SessionRefused(session_id=session_id, fence=_ANY_FENCE, code=error.code))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from edge.brain.flow import stopped
 from edge.brain.stage import stage
@@ -12,7 +13,7 @@ from models.speech import Transcript, Utterance
 
 
 class EarlyRecognizer:
-    """A Recognizer for one session that may have begun already; its task belongs to the session's ``group``."""
+    """A Recognizer for one utterance that may have begun already; its task belongs to the session's ``group``."""
 
     def __init__(self, recognizer: Recognizer, group: asyncio.TaskGroup) -> None:
         self._recognizer = recognizer
@@ -20,11 +21,26 @@ class EarlyRecognizer:
         self._utterance: Utterance | None = None
         self._task: asyncio.Task[Transcript | VoiceError] | None = None
 
-    async def begin(self, utterance: Utterance) -> None:
-        """Start transcribing what may turn out to be the whole utterance."""
+    async def begin(self, utterance: Utterance, done: Callable[[], None] = lambda: None) -> None:
+        """Start transcribing what may turn out to be the whole utterance; ``done`` is called once ``known`` says how it went."""
         await self.drop()
         self._utterance = utterance
         self._task = self._group.create_task(self._attempt(utterance), name=f"early-{utterance.turn_id}")
+        self._task.add_done_callback(lambda _task: done())
+
+    def known(self, utterance: Utterance) -> Transcript | VoiceError | None:
+        """Return what became of transcribing this very utterance, None while that is not known or when it was dropped."""
+        task = self._task
+        if task is None or utterance is not self._utterance or not task.done() or task.cancelled():
+            return None
+        return task.result()
+
+    async def join(self, utterance: Utterance, done: Callable[[], None]) -> None:
+        """Have ``done`` called once the outcome is known, starting now if nobody began with this very utterance."""
+        if self._task is None or utterance is not self._utterance:
+            await self.begin(utterance, done)
+        else:
+            self._task.add_done_callback(lambda _task: done())
 
     async def drop(self) -> None:
         """Stop what was begun; returns once it has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 from edge.seam import AudioUp, UpMessage
 from models.errors import DeviceProtocolError
@@ -14,6 +15,10 @@ MAX_CONTROL = 256
 """Other messages that may wait; a device that has so many is not one of ours."""
 
 
+Errand = Callable[[], Awaitable[None]]
+"""Something the session found out itself, as what is to be done about it."""
+
+
 class Inbox:
     """Messages of one session; of too much audio the oldest is dropped and counted."""
 
@@ -22,7 +27,7 @@ class Inbox:
         self._max_audio = max_audio
         self._max_control = max_control
         self._audio = 0
-        self._line: deque[UpMessage] = deque()
+        self._line: deque[UpMessage | Errand] = deque()
         self._filled = asyncio.Event()
 
     def put(self, message: UpMessage) -> None:
@@ -36,8 +41,15 @@ class Inbox:
         self._line.append(message)
         self._filled.set()
 
-    async def get(self) -> UpMessage:
-        """Return the next message, waiting for one if there is none."""
+    def note(self, errand: Errand) -> None:
+        """Add what the session has to do next, in order with the messages; a session has a few at most."""
+        self._line.append(errand)
+        self._filled.set()
+
+    async def get(self) -> UpMessage | Errand:
+        """Return the next message or errand, waiting for one if there is none; between two of a backlog the other sessions have their turn."""
+        if self._line:
+            await asyncio.sleep(0)
         await self._filled.wait()
         message = self._line.popleft()
         if isinstance(message, AudioUp):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,9 @@ _FIRST_FRAME_MS = 60
 """What a lost first packet is taken for; the firmware's frame length, protocol §6.1."""
 _MAX_ENCODED_BYTES = 1500
 """Room for one packet of at most 120 ms; speech at 32 kbit/s needs 240 bytes for 60 ms."""
+
+Application = Literal["voip", "audio", "restricted_lowdelay"]
+"""What libopus optimises for: speech, any sound, or delay, the last by its transform codec alone."""
 
 
 def _library() -> ModuleType:
@@ -72,7 +75,7 @@ class OpusDecoder:
 
 
 class OpusEncoder:
-    """The encoder of one stream of equally long frames."""
+    """The encoder of one stream of equally long frames; use it from one thread at a time."""
 
     def __init__(
         self,
@@ -81,22 +84,48 @@ class OpusEncoder:
         *,
         bitrate: int = 32_000,
         complexity: int = 5,
+        application: Application = "voip",
+        dtx: bool = False,
     ) -> None:
-        """Take ``bitrate`` in bit/s and ``complexity`` in 0..10; raise ConfigError when libopus is missing or refuses."""
+        """Take ``bitrate`` in bit/s and ``complexity`` in 0..10; raise ConfigError when libopus is missing or refuses.
+
+        With ``dtx`` frames of silence become packets of 1 or 2 bytes.
+        """
         library = _library()
+        self._refusal: type[Exception] = library.OpusError
+        self._rate_hz = rate_hz
         try:
-            self._encoder: Any = library.Encoder(rate_hz, 1, "voip")
-            self._encoder.bitrate = bitrate
-            self._encoder.complexity = complexity
-        except library.OpusError as error:
-            raise ConfigError(f"Opus cannot encode {rate_hz} Hz at {bitrate} bit/s, complexity {complexity}") from error
+            self._encoder: Any = library.Encoder(rate_hz, 1, application)
+        except self._refusal as error:
+            raise ConfigError(f"Opus cannot encode {rate_hz} Hz; use 8000, 12000, 16000, 24000 or 48000") from error
+        self.tune(bitrate, complexity)
+        self._encoder.dtx = int(dtx)
         self.frame_bytes = 2 * rate_hz * frame_ms // 1000
         """Length of the s16le frame that ``encode`` takes."""
         self._encode: Any = library.api.encoder.libopus_encode
         self._packet = ctypes.create_string_buffer(_MAX_ENCODED_BYTES)
 
+    @property
+    def lookahead(self) -> int:
+        """Samples by which what a decoder gives out is later than what was encoded."""
+        return int(self._encoder.lookahead)
+
+    def tune(self, bitrate: int, complexity: int) -> None:
+        """Encode from the next frame on at ``bitrate`` bit/s with ``complexity`` in 0..10; raise ConfigError when libopus refuses."""
+        try:
+            self._encoder.bitrate = bitrate
+            self._encoder.complexity = complexity
+        except self._refusal as error:
+            raise ConfigError(
+                f"Opus cannot encode {self._rate_hz} Hz at {bitrate} bit/s, complexity {complexity}"
+            ) from error
+
+    def reset(self) -> None:
+        """Forget what was encoded; bit rate and complexity stay."""
+        self._encoder.reset_state()
+
     def encode(self, pcm: bytes) -> bytes:
-        """Return one frame of s16le mono as a packet; raise ValueError unless it is ``frame_bytes`` long."""
+        """Return one frame of s16le mono as a packet; blocks without the GIL. Raise ValueError unless it is ``frame_bytes`` long."""
         if len(pcm) != self.frame_bytes:
             raise ValueError(f"an Opus frame needs {self.frame_bytes} bytes of PCM, got {len(pcm)}")
         samples = ctypes.cast(ctypes.c_char_p(pcm), ctypes.POINTER(ctypes.c_int16))
@@ -107,13 +136,22 @@ class OpusEncoder:
 
 
 class SpeechEncoder:
-    """Synthesised speech of any sample rate to the device's packets of DOWNLINK_FRAME_MS."""
+    """Synthesised speech of any sample rate to the device's packets of DOWNLINK_FRAME_MS, one sentence after the other.
+
+    CELT alone ("restricted_lowdelay") costs a third of what libopus' speech mode costs at the same bit rate.
+    """
 
     def __init__(self, encoder: OpusEncoder | None = None) -> None:
-        self._encoder = encoder or OpusEncoder()
+        self._encoder = encoder or OpusEncoder(application="restricted_lowdelay")
         self._carry = b""
         self._resampler: Any = None
         self._from_hz = DOWNLINK_RATE_HZ
+
+    def begin(self, bitrate: int, complexity: int) -> None:
+        """Forget the sentence before, also an unfinished one: packets from here on need nothing that was encoded earlier."""
+        self._carry, self._resampler, self._from_hz = b"", None, DOWNLINK_RATE_HZ
+        self._encoder.reset()
+        self._encoder.tune(bitrate, complexity)
 
     def encode(self, chunk: SpeechChunk) -> Iterator[bytes]:
         """Yield the packets this chunk completes, encoding each when it is asked for; the rest waits for the next chunk."""

@@ -1,11 +1,12 @@
 """The spine: one utterance in, one spoken answer out. Read this first.
 
     Utterance -> Recognizer -> Transcript -> ask -> Prompt -> Completer -> CompletionDelta ...
-                                                   -> sentences -> Synthesizer -> SpeechChunk ...
+                                                   -> sentences -> Speaker -> SpeechPackets ...
 
 Two outlets: ``emit`` is awaited and may make the pipeline wait (the device), ``observe`` is called and may not (marks and metrics).
 Generation runs ahead of speaking through ``prefetch``, so sentence n is spoken while sentence n+1 is being written. Only the first one
-has the cores to itself: writing goes on once it sounds, which is sooner than if both shared them.
+has the cores to itself: writing goes on once it sounds, which is sooner than if both shared them. A sentence that cannot be spoken is
+left out; only an answer of which nothing can be spoken fails.
 """
 
 from __future__ import annotations
@@ -14,22 +15,37 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
 
 from edge.brain.flow import prefetch
+from edge.brain.packets import SpeechPackets
 from edge.brain.sentences import Sentence, sentences
 from edge.brain.stage import stage
-from models.engines import Completer, Recognizer, Synthesizer
+from models.engines import Completer, Recognizer
 from models.errors import CompletionError, RecognitionError, SynthesisError
 from models.prompts import CompletionDelta, Prompt
-from models.speech import SpeechChunk, Transcript, Utterance
+from models.speech import Transcript, Utterance
+
+_log = structlog.get_logger()
 
 SENTENCES_AHEAD = 64
 """More than 256 tokens make: generation ends and frees its slot without waiting for the loudspeaker."""
 
-Event = Transcript | Sentence | SpeechChunk
+Event = Transcript | Sentence | SpeechPackets
 Emit = Callable[[Event], Awaitable[None]]
 Ask = Callable[[Transcript], Prompt]
-Observe = Callable[[Event | CompletionDelta], None]
+Observe = Callable[[Event | CompletionDelta | SynthesisError], None]
+"""A SynthesisError is the sentence before it, left out."""
+
+
+class Speaks(Protocol):
+    """Turns a sentence into packets: the Speaker."""
+
+    def speak(self, text: str, language: str = "") -> AsyncGenerator[SpeechPackets, None]:
+        """Yield the spoken sentence piece by piece; nothing for text without anything speakable; raise SynthesisError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +54,7 @@ class Pipeline:
 
     recognizer: Recognizer
     completer: Completer
-    synthesizer: Synthesizer
+    speaker: Speaks
 
     async def answer(self, utterance: Utterance, ask: Ask, emit: Emit, observe: Observe) -> None:
         """Emit the transcript, then the answer sentence by sentence with its speech; raise StageError.
@@ -56,35 +72,56 @@ class Pipeline:
         if not transcript.text:
             return
         prompt = ask(transcript)
-        sounds = asyncio.Event()
+        said = _Said()
         with stage("llm", CompletionError):
             answer = sentences(_watched(self.completer.complete(prompt), observe))
-            async with prefetch(_after_the_first(answer, sounds), SENTENCES_AHEAD) as ready:
+            async with prefetch(_after_the_first(answer, said.begun), SENTENCES_AHEAD) as ready:
                 async for sentence in ready:
                     observe(sentence)
                     await emit(sentence)
-                    await self._speak(sentence, prompt.language, emit, observe, sounds)
+                    await self._speak(sentence, prompt, emit, observe, said)
+        if said.failure is not None and not said.anything:
+            raise said.failure
 
-    async def _speak(
-        self, sentence: Sentence, language: str, emit: Emit, observe: Observe, sounds: asyncio.Event
-    ) -> None:
-        with stage("tts", SynthesisError):
-            async with aclosing(self.synthesizer.speak(sentence.text, language)) as speech:
-                async for chunk in speech:
-                    sounds.set()
-                    observe(chunk)
-                    await emit(chunk)
-        sounds.set()
+    async def _speak(self, sentence: Sentence, prompt: Prompt, emit: Emit, observe: Observe, said: _Said) -> None:
+        try:
+            async with aclosing(self.speaker.speak(sentence.text, prompt.language)) as speech:
+                while (packets := await _next(speech)) is not None:
+                    said.anything = True
+                    said.begun.set()
+                    observe(packets)
+                    await emit(packets)
+        except SynthesisError as error:
+            _log.warning("sentence-left-out", turn_id=prompt.turn_id, code=error.code, error=str(error))
+            said.failure = error
+            observe(error)
+        said.begun.set()
+
+
+class _Said:
+    """What became of an answer's sentences so far."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        """The first sentence sounds, or never will."""
+        self.anything = False
+        self.failure: SynthesisError | None = None
+
+
+async def _next(speech: AsyncGenerator[SpeechPackets, None]) -> SpeechPackets | None:
+    """Return the next packets, None at the end; only the voice's own failures are a SynthesisError."""
+    with stage("tts", SynthesisError):
+        return await anext(speech, None)
 
 
 async def _after_the_first(
-    answer: AsyncGenerator[Sentence, None], sounds: asyncio.Event
+    answer: AsyncGenerator[Sentence, None], begun: asyncio.Event
 ) -> AsyncGenerator[Sentence, None]:
-    """Yield the first sentence at once, and go on once something sounds."""
+    """Yield the first sentence at once, and go on once it sounds."""
     async with aclosing(answer):
         async for sentence in answer:
             yield sentence
-            await sounds.wait()
+            await begun.wait()
 
 
 async def _watched(

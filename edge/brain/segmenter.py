@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import msgspec
 
 from edge.seam import ListenMode
 from models.speech import AudioFrame, Utterance
 
+MAX_UTTERANCE_MS = 30_000
+"""Whisper's window."""
 
-class Endpointing(msgspec.Struct, frozen=True, kw_only=True):
+
+class Endpointing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The rules that tell speech from noise and the end of a sentence from a pause."""
 
     speech_on: float = 0.5
@@ -33,13 +37,28 @@ class Endpointing(msgspec.Struct, frozen=True, kw_only=True):
     end_silence_ms: int = 600
     """Silence that ends an utterance."""
     hint_silence_ms: int = 240
-    """Silence after which the end is likely enough to start transcribing."""
-    max_utterance_ms: int = 30_000
-    """Longest utterance; Whisper's window."""
+    """Silence after which the end is likely enough to start transcribing, and to ask a model whether it is the end."""
+    end_by: Literal["silence", "model"] = "model"
+    """What ends an utterance; "model" is "silence" too where there is no model, or while it has not answered."""
+    turn_threshold: float = 0.5
+    """Probability in [0, 1] from which a model's word ends the utterance at once; Smart Turn's own."""
+    turn_wait_ms: int = 1_500
+    """Silence that ends an utterance of which the model said that it goes on; half of what Smart Turn's authors wait."""
+    max_utterance_ms: int = MAX_UTTERANCE_MS
+    """Longest utterance."""
     padding_ms: int = 300
     """Sound kept before the first speech, so that no first consonant is cut."""
     pre_roll_ms: int = 2_000
     """Sound kept while nobody listens; the firmware sends as much from before the wake word, protocol §6.1."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for rules that contradict each other."""
+        if not 0 <= self.speech_off <= self.speech_on <= 1 or not 0 <= self.turn_threshold <= 1:
+            raise ValueError("0 <= speech_off <= speech_on <= 1 and 0 <= turn_threshold <= 1 must hold")
+        if not 0 < self.hint_silence_ms <= self.end_silence_ms <= self.turn_wait_ms:
+            raise ValueError("0 < hint_silence_ms <= end_silence_ms <= turn_wait_ms must hold")
+        if not 0 < self.max_utterance_ms <= MAX_UTTERANCE_MS:
+            raise ValueError(f"max_utterance_ms must be in 1 to {MAX_UTTERANCE_MS}")
 
 
 class VoiceStarted(msgspec.Struct, frozen=True):
@@ -67,13 +86,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 SegmentEvent = VoiceStarted | SilenceBegan | VoiceResumed | Endpoint
 
 
-class _Heard(msgspec.Struct, frozen=True):
-    frame: AudioFrame
-    is_speech: bool
-
-    @property
-    def end_ms(self) -> float:
-        return self.frame.start_ms + self.frame.duration_ms
+_Heard = tuple[AudioFrame, float, bool]
+"""A frame, its length in ms, and whether it is speech; no class, because there are 2,500 a second at 150 devices."""
+_NOTHING: list[SegmentEvent] = []
+"""What most frames bring; never changed."""
 
 
 class Segmenter:
@@ -91,18 +107,31 @@ class Segmenter:
         """How the device listened last."""
         self.is_listening = False
         """Whether speech can become an utterance now."""
-        self._rules = rules or Endpointing()
+        self.rules = rules or Endpointing()
+        """What the device is listened to by."""
         self._device_id = device_id
         self._language = language
         self._new_id = new_id
         self._before: deque[_Heard] = deque()
         self._in_speech = False
+        self._peak: float
+        self._end_silence_ms: float
         self._clear()
 
     @property
     def voiced_ms(self) -> float:
         """Speech so far in the utterance being spoken, 0.0 between utterances."""
         return self._voiced_ms
+
+    @property
+    def turn_id(self) -> str:
+        """Id of the utterance being spoken, "" between utterances."""
+        return self._turn_id
+
+    @property
+    def pause_after(self) -> Utterance | None:
+        """What ``SilenceBegan`` brought, while that silence lasts."""
+        return self._hint
 
     def start(self, mode: ListenMode) -> None:
         """Listen from now on, with what was kept from before; repeating it changes nothing but the mode."""
@@ -114,38 +143,68 @@ class Segmenter:
         self.is_listening = False
         self._give_back()
 
+    def forget(self) -> None:
+        """Stop listening and forget all that was said."""
+        self.is_listening = False
+        self._clear()
+        self._before.clear()
+
     def stop(self) -> list[SegmentEvent]:
         """Close the utterance being spoken, if there is any speech in it, and stop listening."""
         events = self._close(self._silence_ms) if self._recording and self._voiced_ms > 0 else []
         self.pause()
         return events
 
-    def feed(self, frame: AudioFrame, speech: float) -> list[SegmentEvent]:
+    def conclude(self) -> list[SegmentEvent]:
+        """Close the utterance in the pause it is in, because a model said that it is over; nothing without a pause."""
+        return self._close(self._silence_ms) if self._hint is not None and self.mode != "manual" else []
+
+    def wait_longer(self) -> None:
+        """Take this pause for one in a sentence, because a model said so: only ``turn_wait_ms`` of it end the utterance."""
+        if self._hint is not None:
+            self._end_silence_ms = self.rules.turn_wait_ms
+
+    def so_far(self) -> Utterance | None:
+        """Return the beginning of the utterance being spoken, None while there is certainly none."""
+        return self._utterance(is_final=False) if self._has_started else None
+
+    def feed(self, frame: AudioFrame, speech: float) -> Sequence[SegmentEvent]:
         """Take the next frame and its speech probability in [0, 1]; return what happened, in order."""
-        self._in_speech = speech >= (self._rules.speech_off if self._in_speech else self._rules.speech_on)
-        heard = _Heard(frame, self._in_speech)
-        if not self.is_listening or not (self._recording or heard.is_speech):
+        rules = self.rules
+        is_speech = self._in_speech = speech >= (rules.speech_off if self._in_speech else rules.speech_on)
+        length_ms = frame.duration_ms
+        heard = (frame, length_ms, is_speech)
+        if not self.is_listening or not (self._recording or is_speech):
             self._keep(heard)
-            return []
+            return _NOTHING
         if not self._recording:
             self._open()
-        self._record(heard, speech)
-        return self._pause_in_speech() if not heard.is_speech else self._speech()
+        self._recording.append(heard)
+        if is_speech:
+            self._voiced_ms += length_ms
+            self._silence_ms = 0.0
+            self._peak = max(self._peak, speech)
+            return self._speech()
+        self._silence_ms += length_ms
+        return self._pause_in_speech()
 
     def _clear(self) -> None:
         self._recording: list[_Heard] = []
         self._turn_id = ""
         self._voiced_ms = 0.0
         self._silence_ms = 0.0
+        self._end_silence_ms = self.rules.end_silence_ms
         self._peak = 0.0
         self._has_started = False
         self._hint: Utterance | None = None
         self._in_speech = False
 
     def _keep(self, heard: _Heard) -> None:
-        self._before.append(heard)
-        while self._before and heard.end_ms - self._before[0].frame.start_ms > self._rules.pre_roll_ms:
-            self._before.popleft()
+        before = self._before
+        before.append(heard)
+        kept_from_ms = heard[0].start_ms + heard[1] - self.rules.pre_roll_ms
+        while before and before[0][0].start_ms < kept_from_ms:
+            before.popleft()
 
     def _give_back(self) -> None:
         recording = self._recording
@@ -160,55 +219,51 @@ class Segmenter:
         quiet_ms = 0.0
         while self._before:
             heard = self._before.pop()
-            quiet_ms = 0.0 if heard.is_speech else quiet_ms + heard.frame.duration_ms
-            if quiet_ms > self._rules.padding_ms:
+            quiet_ms = 0.0 if heard[2] else quiet_ms + heard[1]
+            if quiet_ms > self.rules.padding_ms:
                 break
             padding.append(heard)
         self._before.clear()
         self._recording = padding[::-1]
 
-    def _record(self, heard: _Heard, speech: float) -> None:
-        self._recording.append(heard)
-        if heard.is_speech:
-            self._voiced_ms += heard.frame.duration_ms
-            self._silence_ms = 0.0
-            self._peak = max(self._peak, speech)
-        else:
-            self._silence_ms += heard.frame.duration_ms
-
-    def _speech(self) -> list[SegmentEvent]:
+    def _speech(self) -> Sequence[SegmentEvent]:
+        if self._has_started and self._hint is None:
+            return self._too_long()
         events: list[SegmentEvent] = []
         if self._hint is not None:
             self._hint = None
+            self._end_silence_ms = self.rules.end_silence_ms
             events.append(VoiceResumed())
         if not self._has_started and self._is_speech_enough():
             self._has_started = True
             events.append(VoiceStarted())
-        return events + self._too_long()
+        events += self._too_long()
+        return events
 
-    def _pause_in_speech(self) -> list[SegmentEvent]:
+    def _pause_in_speech(self) -> Sequence[SegmentEvent]:
         if self.mode == "manual":
             return self._too_long()
-        rules = self._rules
-        if self._silence_ms >= rules.end_silence_ms:
+        rules = self.rules
+        if self._silence_ms >= self._end_silence_ms:
             if self._has_started:
                 return self._close(self._silence_ms)
             self._give_back()
-            return []
+            return _NOTHING
         if self._has_started and self._hint is None and self._silence_ms >= rules.hint_silence_ms:
             self._hint = self._utterance()
             return [SilenceBegan(self._hint)]
         return self._too_long()
 
     def _is_speech_enough(self) -> bool:
-        rules = self._rules
+        rules = self.rules
         return self._voiced_ms >= rules.min_speech_ms or (
             self._voiced_ms >= rules.short_word_ms and self._peak >= rules.short_word_peak
         )
 
-    def _too_long(self) -> list[SegmentEvent]:
-        length_ms = self._recording[-1].end_ms - self._recording[0].frame.start_ms
-        return self._close(self._silence_ms) if length_ms >= self._rules.max_utterance_ms else []
+    def _too_long(self) -> Sequence[SegmentEvent]:
+        last, last_ms, _ = self._recording[-1]
+        length_ms = last.start_ms + last_ms - self._recording[0][0].start_ms
+        return self._close(self._silence_ms) if length_ms >= self.rules.max_utterance_ms else _NOTHING
 
     def _close(self, wait_ms: float) -> list[SegmentEvent]:
         utterance = self._hint or self._utterance()
@@ -217,14 +272,15 @@ class Segmenter:
         self.is_listening = self.mode == "realtime"
         return [Endpoint(utterance, wait_ms)]
 
-    def _utterance(self) -> Utterance:
-        first, last = self._recording[0], self._recording[-1]
+    def _utterance(self, *, is_final: bool = True) -> Utterance:
+        first, (last, last_ms, _) = self._recording[0][0], self._recording[-1]
         return Utterance(
             turn_id=self._turn_id,
             device_id=self._device_id,
-            pcm=b"".join(heard.frame.pcm for heard in self._recording),
-            sample_rate_hz=first.frame.sample_rate_hz,
-            start_ms=first.frame.start_ms,
-            end_ms=round(last.end_ms),
+            pcm=b"".join([frame.pcm for frame, _, _ in self._recording]),
+            sample_rate_hz=first.sample_rate_hz,
+            start_ms=first.start_ms,
+            end_ms=round(last.start_ms + last_ms),
             language=self._language,
+            is_final=is_final,
         )

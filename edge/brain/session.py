@@ -1,7 +1,8 @@
 """One device in the brain: its messages in order, its ears, and the turn it is having.
 
-Three tasks at most, all of one TaskGroup: the session itself, which reads messages and listens; the current turn, which is alive
-until its speech was played; and an early transcription. Interrupting a turn cancels it and waits for its end.
+A few tasks, all of one TaskGroup: the session itself, which reads messages and listens; the current turn, which is alive until its
+speech was played; early transcriptions, asides and the patience of a held answer. Only the session decides: what the others find out
+comes back through its inbox. Interrupting a turn cancels it and waits for its end.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ import msgspec
 import structlog
 
 from coordinator.turns import TurnRecord
+from edge.brain.backchannel import UnlessStop, bare, said
+from edge.brain.barge_in import BargeInRules
 from edge.brain.conversation import Conversation, Limits
-from edge.brain.early import EarlyRecognizer
+from edge.brain.ears import Ears
+from edge.brain.floor import Floor
 from edge.brain.flow import stopped
+from edge.brain.groups import DeviceGroup, endpointing_of
 from edge.brain.inbox import Inbox
+from edge.brain.listener import Listener, Outlets, Question, Words, words_of
 from edge.brain.observer import BrainObserver, DeafObserver
-from edge.brain.opus import OpusDecoder, SpeechEncoder
 from edge.brain.pipeline import Pipeline
-from edge.brain.segmenter import Endpoint, Endpointing, Segmenter, SegmentEvent, SilenceBegan, VoiceResumed
+from edge.brain.segmenter import Endpointing, Segmenter
 from edge.brain.stage import stage
 from edge.brain.turn import Send, Turn, TurnNames
 from edge.seam import (
-    UPLINK_RATE_HZ,
     Aborted,
     AudioUp,
     ListenStarted,
@@ -37,13 +41,14 @@ from edge.seam import (
     Played,
     SessionClosed,
     SessionOpened,
+    Up,
     UpMessage,
     WakeWordHeard,
 )
-from models.engines import VoiceDetector
+from models.engines import Recognizer, TurnDetector, VoiceDetector
 from models.errors import DeadlineError, DeviceTooSlowError, StageError, VoiceError
 from models.prompts import Prompt
-from models.speech import AudioFrame, Transcript
+from models.speech import Transcript
 
 _log = structlog.get_logger()
 
@@ -53,21 +58,24 @@ WAKE_WORDS = (
 )  # fmt: skip
 """What common builds are woken by; esp-sr's WakeNet models."""
 
-_MAX_DEAF_FRAMES = 50
-"""Frames in a row the voice detector may fail on, 3 s at 60 ms: an overload passes, a broken model does not."""
-
 
 class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What may differ between deployments."""
 
     endpointing: Endpointing = Endpointing()
+    groups: tuple[DeviceGroup, ...] = ()
+    """Devices that are listened to differently; the first group a device belongs to counts."""
     limits: Limits = Limits()
     language: str = "zh"
     """For devices whose record names none."""
     budget_s: float = 30.0
     """How long a turn may go on without saying anything new."""
-    barge_in_ms: int = 300
-    """Speech that interrupts an answer in realtime mode; a 嗯 is shorter."""
+    barge_in: BargeInRules = BargeInRules()
+    """What interrupts an answer in realtime mode."""
+    partial_ms: int = 600
+    """Speech after which the words so far are asked for, again and again while somebody speaks over an answer; 0 for never."""
+    partials_always: bool = False
+    """Whether they are asked for between answers too, where nothing but the metrics needs them yet."""
     wake_words: tuple[str, ...] = WAKE_WORDS
     """Texts that only wake; any other text of a wake-word message was typed."""
 
@@ -81,6 +89,8 @@ _Work = Callable[[], Awaitable[None]]
 class _Running:
     turn: Turn
     task: asyncio.Task[None]
+    question: Question | None
+    """None for a turn that was typed."""
 
 
 class BrainSession:
@@ -95,6 +105,7 @@ class BrainSession:
         pipeline: Pipeline,
         send: Send,
         turn_ended: Callable[[TurnRecord], Awaitable[None]],
+        turn_detector: TurnDetector | None = None,
         observer: BrainObserver | None = None,
         options: SessionOptions | None = None,
         now: Callable[[], float] = time.monotonic,
@@ -111,17 +122,20 @@ class BrainSession:
         self._options = options or SessionOptions()
         self._now = now
         self._fence = opened.fence
-        self._decoder = OpusDecoder()
-        self._audio_ms = 0.0
-        self._voice = detector.listen()
-        self._segmenter = Segmenter(opened.device_id, rules=self._options.endpointing, language=opened.language)
+        self._turn_detector = turn_detector
+        self._ears = Ears(detector, self._observer, now=now)
+        rules = endpointing_of(opened.device_id, self._options.groups, self._options.endpointing)
+        self._segmenter = Segmenter(opened.device_id, rules=rules, language=opened.language)
         self._conversation = Conversation(
             opened.device_id, language=opened.language or self._options.language, limits=self._options.limits
         )
-        self._wake_words = frozenset(_bare(word) for word in self._options.wake_words)
-        self._deaf_frames = 0
+        self._wake_words = frozenset(bare(word) for word in self._options.wake_words)
         self._listens_after = False
         self._running: _Running | None = None
+        self._unsure: Question | None = None
+        """What was said over an answer, until its words tell whether it is a turn."""
+        self._stopping_id = ""
+        """The utterance whose words interrupted an answer before it was over."""
 
     @property
     def turn(self) -> asyncio.Task[None] | None:
@@ -132,11 +146,15 @@ class BrainSession:
         """Serve until the device is gone; nothing of the session runs any more when this returns or raises."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            self._early = EarlyRecognizer(self._pipeline.recognizer, group)
+            self._floor = Floor(self._options.barge_in, self._send, group, now=self._now)
+            self._listener = self._new_listener(group)
             while not isinstance(message := await self.inbox.get(), SessionClosed):
-                await self._take(message)
+                if isinstance(message, Up):
+                    await self._take(message)
+                else:
+                    await message()
             await self._interrupt(tell=False)
-            await self._early.drop()
+            await self._forget()
 
     async def _take(self, message: UpMessage) -> None:
         if message.fence > self._fence or isinstance(message, Aborted):
@@ -148,7 +166,7 @@ class BrainSession:
             case ListenStarted():
                 await self._listen(message)
             case ListenStopped():
-                await self._heed(self._segmenter.stop())
+                await self._listener.heed(self._segmenter.stop())
             case Played():
                 if self._running and self._running.turn.names.turn_id == message.turn_id:
                     self._running.turn.played(message.played_ms)
@@ -157,60 +175,103 @@ class BrainSession:
             case _:
                 pass
 
+    def _new_listener(self, group: asyncio.TaskGroup) -> Listener:
+        def is_heard() -> bool:
+            return self._running is None or self._is_over_answer
+
+        return Listener(
+            self._ears,
+            self._segmenter,
+            self._pipeline.recognizer,
+            group,
+            Outlets(self._asked, self._worded, is_heard, self.inbox.note),
+            turn_detector=self._turn_detector,
+            partial_ms=self._options.partial_ms,
+            observer=self._observer,
+            now=self._now,
+        )
+
     async def _withdraw(self, *, by_wake_word: bool) -> None:
         """End the turn and forget the question begun, because the device interrupted.
 
         A device that interrupts before it heard of an answer still listens and does not say so again; one that was woken does.
         """
         await self._interrupt()
-        await self._early.drop()
-        if self._segmenter.mode != "manual" and not by_wake_word:
-            self._voice.reset()
-            self._segmenter.pause()
-            self._segmenter.start(self._segmenter.mode)
+        await self._forget()
+        if self._segmenter.mode != "manual":
+            self._listener.forget_sound()
+            if not by_wake_word:
+                self._segmenter.start(self._segmenter.mode)
+
+    async def _forget(self) -> None:
+        """Stop whatever finds out what is or was being said."""
+        await self._listener.forget()
+        unsure, self._unsure = self._unsure, None
+        if unsure is not None:
+            await unsure.recognizer.drop()
 
     async def _hear(self, message: AudioUp) -> None:
-        frame = AudioFrame(
-            pcm=self._decoder.decode(message.packet), sample_rate_hz=UPLINK_RATE_HZ, start_ms=round(self._audio_ms)
-        )
-        self._audio_ms += frame.duration_ms
-        events = self._segmenter.feed(frame, await self._speech(frame))
-        is_realtime = self._segmenter.mode == "realtime"
-        if self._running and is_realtime and self._segmenter.voiced_ms >= self._options.barge_in_ms:
-            await self._interrupt()
-        await self._heed(events)
+        is_over_answer = self._is_over_answer
+        wants_words = is_over_answer or self._options.partials_always
+        events = await self._listener.hear(message.packet, wants_words=wants_words)
+        if is_over_answer and await self._floor.voiced(self._segmenter.voiced_ms):
+            await self._give_way(self._segmenter.turn_id)
+        if events:
+            await self._listener.heed(events)
 
-    async def _speech(self, frame: AudioFrame) -> float:
-        """Return the frame's speech probability, 0.0 for one the detector failed on; raise when it fails for seconds."""
-        began_s = self._now()
-        try:
-            speech = await self._voice.detect(frame)
-        except StageError as error:
-            self._observer.error("vad", error.code)
-            self._deaf_frames += 1
-            if self._deaf_frames >= _MAX_DEAF_FRAMES:
-                raise
-            return 0.0
-        self._deaf_frames = 0
-        self._observer.stage_seconds("vad", self._now() - began_s)
-        return speech
+    # What is said over an answer.
 
-    async def _heed(self, events: list[SegmentEvent]) -> None:
-        for event in events:
-            match event:
-                case SilenceBegan() if self._running is None:
-                    await self._early.begin(event.utterance)
-                case VoiceResumed() if self._running is None:
-                    await self._early.drop()
-                case Endpoint() if self._running is None:
-                    self._voice.reset()
-                    turn = self._new_turn(event.utterance.turn_id, event.wait_ms)
-                    pipeline = replace(self._pipeline, recognizer=self._early)
-                    self._start(
-                        turn, partial(pipeline.answer, event.utterance, self._ask(turn), turn.emit, turn.observe)
-                    )
-                case _:
-                    pass
+    @property
+    def _is_over_answer(self) -> bool:
+        """Whether what is said now is said over an answer, and heard."""
+        return self._running is not None and self._segmenter.mode == "realtime"
+
+    async def _worded(self, words: Words) -> None:
+        """Let words decide about the answer they are said over."""
+        if self._is_over_answer and await self._floor.heard(words.text, words.voiced_ms):
+            await self._give_way(words.turn_id)
+
+    async def _give_way(self, turn_id: str) -> None:
+        """End the answer for an utterance that is not over yet."""
+        self._stopping_id = turn_id
+        await self._interrupt()
+
+    async def _asked(self, question: Question) -> None:
+        """Answer what was said; said over an answer, its words decide first whether it wants that."""
+        before, self._unsure = self._unsure, None
+        if before is not None:
+            await before.recognizer.drop()
+        if self._running is None:
+            self._answer(question)
+            return
+        self._unsure = question
+        await self._floor.voiced(0.0)
+        if question.recognizer.known(question.utterance) is not None:
+            await self._judge(question)
+        else:
+            await question.recognizer.join(question.utterance, partial(self.inbox.note, partial(self._judge, question)))
+
+    async def _judge(self, question: Question) -> None:
+        """Let the words of an utterance that is over decide about the answer they were said over, and about themselves."""
+        result = question.recognizer.known(question.utterance)
+        if question is not self._unsure or result is None:
+            return
+        self._unsure = None
+        text = words_of(result)
+        if self._running is not None and not await self._floor.over(text):
+            return
+        await self._interrupt()
+        if said(text) not in {"stop", "nothing"}:
+            self._answer(question)
+
+    def _answer(self, question: Question) -> None:
+        utterance = question.utterance
+        turn = self._new_turn(utterance.turn_id, question.wait_ms + (self._now() - question.over_s) * 1000)
+        recognizer: Recognizer = question.recognizer
+        if utterance.turn_id == self._stopping_id:
+            recognizer = UnlessStop(recognizer)
+        pipeline = replace(self._pipeline, recognizer=recognizer)
+        self._start(turn, partial(pipeline.answer, utterance, self._ask(turn), turn.emit, turn.observe), question)
 
     async def _listen(self, message: ListenStarted) -> None:
         if self._running and (self._running.turn.is_all_sent or message.mode == "manual"):
@@ -231,11 +292,11 @@ class BrainSession:
             await self._interrupt()
 
     async def _wake(self, text: str) -> None:
-        if not text.strip() or _bare(text) in self._wake_words:
+        if not text.strip() or bare(text) in self._wake_words:
             self.wake_word = text
             return
         await self._interrupt()
-        await self._early.drop()
+        await self._forget()
         if self._segmenter.mode != "realtime":
             self._segmenter.pause()
         turn = self._new_turn(uuid.uuid4().hex, 0.0)
@@ -251,7 +312,9 @@ class BrainSession:
             edge_id=self._edge_id,
             fence=self._fence,
         )
-        return Turn(names, self._send, encoder=SpeechEncoder(), now=self._now, endpoint_wait_ms=endpoint_wait_ms)
+        return Turn(
+            names, self._floor.send, now=self._now, endpoint_wait_ms=endpoint_wait_ms, failed=self._observer.error
+        )
 
     def _ask(self, turn: Turn) -> Callable[[Transcript], Prompt]:
         def ask(transcript: Transcript) -> Prompt:
@@ -262,9 +325,10 @@ class BrainSession:
 
         return ask
 
-    def _start(self, turn: Turn, work: _Work) -> None:
+    def _start(self, turn: Turn, work: _Work, question: Question | None = None) -> None:
+        self._floor.give(turn)
         task = self._group.create_task(self._take_turn(turn, work), name=f"turn-{turn.names.turn_id}")
-        self._running = _Running(turn, task)
+        self._running = _Running(turn, task, question)
 
     async def _take_turn(self, turn: Turn, work: _Work) -> None:
         """See the turn through to its last played packet; whoever cancels this ends the turn."""
@@ -272,8 +336,9 @@ class BrainSession:
         if outcome == "failed":
             await turn.end(outcome, self._fence, code)
         else:
-            await turn.until_played()
+            await self._floor.until_played(turn)
         self._running = None
+        await self._floor.take_back(tell=outcome != "failed")
         await self._close_turn(turn, outcome, code)
 
     async def _outcome(self, turn: Turn, work: _Work) -> tuple[Outcome, str]:
@@ -298,9 +363,12 @@ class BrainSession:
         if running is None:
             return
         await stopped(running.task)
+        if running.question is not None:
+            await running.question.recognizer.drop()
         if self._running is None:
             return
         self._running = None
+        await self._floor.take_back(tell=False)
         outcome: Outcome = "interrupted"
         if tell:
             await running.turn.end(outcome, self._fence)
@@ -321,8 +389,3 @@ class BrainSession:
 def _extend(deadline: asyncio.Timeout, budget_s: float) -> None:
     if not deadline.expired():
         deadline.reschedule(asyncio.get_running_loop().time() + budget_s)
-
-
-def _bare(text: str) -> str:
-    """Return the letters of a wake word, whatever case and punctuation it came with."""
-    return "".join(character for character in text.casefold() if character.isalnum())

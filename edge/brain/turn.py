@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from itertools import islice
 
 import msgspec
 
 from coordinator.turns import Marks, TurnRecord
 from edge.brain.conversation import SpokenSentence, heard, joined
-from edge.brain.opus import SpeechEncoder
+from edge.brain.packets import SpeechPackets
 from edge.brain.pipeline import Event
 from edge.brain.sentences import Sentence
 from edge.seam import (
@@ -25,11 +24,12 @@ from edge.seam import (
     SpeechDown,
     TurnEnded,
 )
+from models.errors import SynthesisError
 from models.prompts import CompletionDelta
 from models.speech import Transcript
 
-_PACKETS_PER_MESSAGE = 5
-"""300 ms of speech: a few milliseconds of encoding, after which others get their turn on the loop."""
+_PACKETS_PER_MESSAGE = 10
+"""600 ms of speech; what the cache hands out is a whole sentence."""
 _PLAYED_LATE_MS = 2_000
 """How much later than its length speech may be reported as played before the report counts as lost; a guess."""
 
@@ -57,10 +57,11 @@ class Turn:
         names: TurnNames,
         send: Send,
         *,
-        encoder: SpeechEncoder,
         now: Callable[[], float],
         endpoint_wait_ms: float = 0.0,
+        failed: Callable[[str, str], None] = lambda _stage, _code: None,
     ) -> None:
+        """``failed`` gets stage and code of every sentence that was left out because it could not be spoken."""
         self.names = names
         self.question = ""
         self.is_answering = False
@@ -72,11 +73,12 @@ class Turn:
         self.made_progress: Callable[[], None] = lambda: None
         """Called whenever speech was sent or played."""
         self._send = send
-        self._encoder = encoder
+        self._failed = failed
         self._now = now
         self._began_s = now()
         self._marks = Marks(endpoint_wait_ms=endpoint_wait_ms)
         self._spoken: list[SpokenSentence] = []
+        self._has_face = False
         self._language = ""
         self._model = ""
         self._sent_ms = 0
@@ -101,10 +103,10 @@ class Turn:
             case Sentence():
                 await self._emit_sentence(event)
             case _:
-                await self._emit_packets(self._encoder.encode(event))
+                await self._emit_packets(event)
 
-    def observe(self, event: Event | CompletionDelta) -> None:
-        """Set the mark this event stands for, if it is the first of its kind."""
+    def observe(self, event: Event | CompletionDelta | SynthesisError) -> None:
+        """Set the mark this event stands for, if it is the first of its kind; a failure takes the silent sentence back."""
         match event:
             case Transcript():
                 self._mark("transcript_ms")
@@ -114,6 +116,8 @@ class Turn:
                 self._model = event.model or self._model
                 if event.text:
                     self._mark("first_token_ms")
+            case SynthesisError():
+                self._leave_out(event)
             case _:
                 pass
 
@@ -129,8 +133,7 @@ class Turn:
         self.played(self._sent_ms)
 
     async def finish(self) -> None:
-        """Send the tail and the end of an answered turn."""
-        await self._emit_packets(self._encoder.flush())
+        """Send the end of an answered turn."""
         await self.end("answered" if self.is_answering else "silent", self.names.fence)
 
     async def end(self, outcome: Outcome, fence: int, code: str = "") -> None:
@@ -190,10 +193,10 @@ class Turn:
             )
 
     async def _emit_sentence(self, sentence: Sentence) -> None:
-        await self._emit_packets(self._encoder.flush())
         names = self.names
-        emotion = sentence.emotion or ("" if self._spoken else "neutral")
+        emotion = sentence.emotion or ("" if self._has_face else "neutral")
         if emotion:
+            self._has_face = True
             await self._send(
                 Felt(session_id=names.session_id, fence=names.fence, turn_id=names.turn_id, emotion=emotion)
             )
@@ -202,9 +205,9 @@ class Turn:
             SentenceStarted(session_id=names.session_id, fence=names.fence, turn_id=names.turn_id, text=sentence.text)
         )
 
-    async def _emit_packets(self, packets: Iterable[bytes]) -> None:
-        source = iter(packets)
-        while batch := tuple(islice(source, _PACKETS_PER_MESSAGE)):
+    async def _emit_packets(self, speech: SpeechPackets) -> None:
+        for start in range(0, len(speech.packets), _PACKETS_PER_MESSAGE):
+            batch = speech.packets[start : start + _PACKETS_PER_MESSAGE]
             batch_ms = len(batch) * DOWNLINK_FRAME_MS
             await self._room_for(batch_ms)
             names = self.names
@@ -216,6 +219,11 @@ class Turn:
             self._mark("first_audio_ms")
             self.made_progress()
             await asyncio.sleep(0)
+
+    def _leave_out(self, error: SynthesisError) -> None:
+        self._failed("tts", error.code)
+        if self._spoken and not self._spoken[-1].duration_ms:
+            self._spoken.pop()
 
     def _count_sent(self, batch_ms: int) -> None:
         self._sent_ms += batch_ms

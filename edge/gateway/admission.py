@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from edge.gateway import framing
 from models.errors import DeviceProtocolError
@@ -12,6 +14,11 @@ _DEVICE_ID = re.compile(r"[A-Za-z0-9:._-]{1,64}")
 """A MAC address on stock firmware (protocol §1); other clients send other names."""
 _CLIENT_ID = re.compile(r"[A-Za-z0-9:._-]{0,64}")
 _MAX_TOKEN_CHARS = 1024
+_STALLED_S = 4.4
+"""Sound a device sends at once when its network comes back: 2 s from before the wake word and the 2.4 s it keeps (protocol §6.1)."""
+_CONTROL_HZ, _CONTROL_BURST = 10.0, 30
+"""The same for messages that are no sound: a page of tools, a fast finger. A guess."""
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?=[-_,;\s]|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +30,18 @@ class Caller:
     token: str
     version: int | None
     """Binary framing; None when the header is missing and hello decides."""
+    language: str = ""
+    """What the client would read first, a BCP-47 tag; "" when it does not say, as stock firmware."""
 
 
-def caller(device_id: list[str], client_id: list[str], authorization: list[str], version: list[str]) -> Caller:
-    """Return who calls by all values of the four headers; raise DeviceProtocolError naming the header that is wrong."""
+def caller(
+    device_id: list[str],
+    client_id: list[str],
+    authorization: list[str],
+    version: list[str],
+    accept_language: Sequence[str] = (),
+) -> Caller:
+    """Return who calls by all values of its headers; raise DeviceProtocolError naming the header that is wrong."""
     name = _only("Device-Id", device_id)
     if not _DEVICE_ID.fullmatch(name):
         raise DeviceProtocolError("Device-Id must be 1 to 64 letters, digits, ':', '.', '_' or '-'")
@@ -41,12 +56,13 @@ def caller(device_id: list[str], client_id: list[str], authorization: list[str],
         client_id=client,
         token=_token(_only("Authorization", authorization)),
         version=int(number) if number else None,
+        language=_first_language(accept_language),
     )
 
 
 @dataclass(slots=True)
 class Admission:
-    """Counts devices; the door asks it."""
+    """Decides by counts; the door asks it."""
 
     max_devices: int
     max_greeting: int
@@ -62,6 +78,10 @@ class Admission:
         return "busy" if greeting >= self.max_greeting else ""
 
 
+TOLD_ALOUD = frozenset({"full", "draining"})
+"""Refusals worth a connection; a crowd at the door before its hello ("busy") is not, it may be anybody."""
+
+
 class Allowance:
     """How many messages a device may send: ``rate_hz`` for ever and ``burst`` at once. Who is faster has to wait."""
 
@@ -69,6 +89,12 @@ class Allowance:
         self._interval_s = 1 / rate_hz
         self._slack_s = burst / rate_hz
         self._paid_until_s = 0.0
+
+    @classmethod
+    def of_frames(cls, frame_ms: int) -> Self:
+        """Return what a device with packets of ``frame_ms`` needs: twice real time, and at once all that it can have kept back."""
+        frames_hz = 1000 / frame_ms
+        return cls(2 * frames_hz + _CONTROL_HZ, round(_STALLED_S * frames_hz) + _CONTROL_BURST)
 
     def delay_s(self, now_s: float) -> float:
         """Count a message and return how long to wait before reading the next."""
@@ -80,6 +106,12 @@ def _only(header: str, values: list[str]) -> str:
     if len(values) > 1:
         raise DeviceProtocolError(f"{header} was sent {len(values)} times")
     return values[0] if values else ""
+
+
+def _first_language(accept_language: Sequence[str]) -> str:
+    """Return the first tag's language: devices send one, and without weights."""
+    found = _LANGUAGE.match(accept_language[0].strip()) if accept_language else None
+    return found.group().lower() if found else ""
 
 
 def _token(authorization: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, RESTARTING, TRY_LATER = 1000, 1001, 1002, 1012, 1013
 """Close codes of RFC 6455 §7.4 and its registry; devices do not read them."""
 BRAIN_AWAY = "brain-away"
+READ_S = 4.0
+"""How long a device stays connected after it was told why it is not served: a Close clears its screen. A guess: one sentence is read."""
 _EXPECTS_S = 30.0
 """How long after its last word a device still expects an answer: a turn's budget."""
 _STALLED_S = 40.0
@@ -51,12 +53,18 @@ class Vitals:
     """Since our last message."""
     quiet_ms: int = 0
     """Sound heard since the last turn."""
+    refusal: str = ""
+    """Why the brain does not serve the session, "" when it does."""
+    refused_s: float = 0.0
+    """Since the device was last told so."""
 
 
 def overdue(vitals: Vitals, limits: Limits) -> SessionEnd | None:
     """Return the end of a session that has lasted long enough, None of one that goes on."""
     if not vitals.has_greeted:
         return SessionEnd("hello-timeout", PROTOCOL_ERROR) if vitals.age_s >= limits.hello_s else None
+    if vitals.refusal:
+        return SessionEnd(vitals.refusal, TRY_LATER) if vitals.refused_s >= READ_S else None
     if _misses_brain(vitals):
         return SessionEnd(BRAIN_AWAY, TRY_LATER)
     if min(vitals.unheard_s, vitals.unsent_s) >= limits.idle_s:

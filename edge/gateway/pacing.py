@@ -60,6 +60,10 @@ class Schedule:
         self.sent_packets += 1
         return silence_s if self.sent_packets > 1 else 0.0
 
+    def restart(self, now_s: float) -> None:
+        """Go on after a wait that was meant: what of it was silence is none of ours, and the lead is built anew."""
+        self.plays_until_s = max(self.plays_until_s, now_s)
+
 
 class Speech:
     """One turn on its way to the device: ``opening`` at once, then messages and packets in order as due, then ``closing``."""
@@ -77,6 +81,7 @@ class Speech:
         self._pace = pace
         self._line: deque[str | bytes] = deque()
         self._is_ended = False
+        self._is_held = False
         self._schedule: Schedule | None = None
 
     @property
@@ -99,6 +104,16 @@ class Speech:
         """Nothing more comes: close once all of it was played."""
         self._is_ended = True
 
+    def hold(self) -> None:
+        """Keep what waits; a turn whose last packet was sent has nothing to keep and closes as it would."""
+        self._is_held = True
+
+    def resume(self, now_s: float) -> None:
+        """Go on where it was held; repeating it changes nothing."""
+        if self._is_held and self._schedule:
+            self._schedule.restart(now_s)
+        self._is_held = False
+
     @property
     def due_s(self) -> float | None:
         """When ``take`` is to be called, None while there is nothing to say."""
@@ -107,7 +122,7 @@ class Speech:
         if self._schedule is None or self.has_closed:
             return None
         if self._line:
-            return self._schedule.due_s
+            return None if self._is_held else self._schedule.due_s
         return self._schedule.plays_until_s if self._is_ended else None
 
     def take(self) -> str | bytes:

@@ -22,9 +22,10 @@ from websockets.protocol import State
 
 from coordinator.bus import Bus, Subscription
 from edge import seam
-from edge.gateway.admission import Admission, Caller, caller
+from edge.gateway.admission import TOLD_ALOUD, Admission, Caller, caller
 from edge.gateway.lifetime import GOING_AWAY, TRY_LATER, SessionEnd
 from edge.gateway.observer import DeafObserver, GatewayObserver
+from edge.gateway.refusal import Patience, Refusals
 from edge.gateway.session import DeviceSession, SessionOptions
 from models.errors import ConfigError, DeviceAuthError, DeviceProtocolError
 
@@ -42,6 +43,8 @@ _MAX_QUEUE = 64
 """Frames read ahead: a device that was stalled sends 40 at once (protocol §6.1)."""
 _SEND_BUFFER_BYTES = 64 * 1024
 """The kernel's, instead of megabytes: a device that does not read is noticed."""
+_WRITE_AHEAD_BYTES = 8 * 1024
+"""Sent before the kernel takes it: two seconds of speech, and a device that does not read is noticed as much sooner."""
 _UNACKNOWLEDGED_MS = 20_000
 """What was sent and not acknowledged for so long ends the connection: the device left the Wi-Fi."""
 _MAX_PENDING = 8192
@@ -69,7 +72,9 @@ class Gateway:
         port: int,
         max_devices: int = 150,
         max_greeting: int = 50,
+        max_refusing: int = 50,
         options: SessionOptions | None = None,
+        patience: Patience | None = None,
         observer: GatewayObserver | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -82,11 +87,13 @@ class Gateway:
         self._observer: GatewayObserver = observer or DeafObserver()
         self._now = now
         self._admission = Admission(max_devices=max_devices, max_greeting=max_greeting)
+        self._refusals = Refusals(max_refusing, patience=patience, now=now)
         self._sessions: dict[str, DeviceSession] = {}
         self._devices: dict[str, DeviceSession] = {}
         self._is_empty = asyncio.Event()
         self._is_empty.set()
         self._missed_beats = 0
+        self._has_heard_brain = False
         self._server: Server | None = None
         self._stack = AsyncExitStack()
 
@@ -105,7 +112,12 @@ class Gateway:
 
     @property
     def is_brain_away(self) -> bool:
-        """Whether no brain of this node has been heard of for more than MAX_MISSED_BEATS beats."""
+        """Whether no brain of this node was ever heard of, or none for more than MAX_MISSED_BEATS beats."""
+        return not self._has_heard_brain or self._has_lost_brain
+
+    @property
+    def _has_lost_brain(self) -> bool:
+        """The same for those who are connected: at start they give the brain as long as a brain that fell silent gets."""
         return self._missed_beats > MAX_MISSED_BEATS
 
     @property
@@ -185,6 +197,7 @@ class Gateway:
                 self._observer.dropped("undecodable")
             else:
                 self._missed_beats = 0
+                self._has_heard_brain = True
 
     async def _miss_beats(self) -> None:
         """Count a missed beat each time one is due: a loop that was held up counts one, however long it was."""
@@ -209,6 +222,7 @@ class Gateway:
                 ping_interval=None,
                 process_request=self._admit,
                 server_header=None,
+                write_limit=_WRITE_AHEAD_BYTES,
             )
         except OSError as error:
             raise ConfigError(
@@ -216,12 +230,13 @@ class Gateway:
             ) from error
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Turn a connection away before it costs anything, or let it open."""
+        """Turn a connection away before it costs anything, or let it open, if only to be told that there is no room."""
         try:
             who = _caller(request)
         except DeviceProtocolError as error:
             return self._refusal(connection, 400, "bad-header", str(error))
-        if code := self._no_room(who):
+        code = self._no_room(who)
+        if code and not self._can_be_told(code):
             return self._refusal(connection, 503, code, "no room on this node: try again later")
         try:
             self._authenticator.check(who.device_id, who.client_id, who.token)
@@ -236,6 +251,9 @@ class Gateway:
             devices=len(self._sessions), greeting=greeting, is_known=who.device_id in self._devices
         )
 
+    def _can_be_told(self, code: str) -> bool:
+        return code in TOLD_ALOUD and self._refusals.has_room
+
     def _refusal(self, connection: ServerConnection, status: int, code: str, message: str) -> Response:
         self._observer.refused(code)
         response = connection.respond(status, msgspec.json.encode({"error": code, "message": message}).decode())
@@ -245,23 +263,27 @@ class Gateway:
 
     async def _serve(self, connection: ServerConnection) -> None:
         who = _caller(connection.request)
+        _tune(connection)
+        peer, session_id = WebSocket(connection), uuid.uuid4().hex
         # Others may have come in since the request was judged.
         if code := self._no_room(who):
             self._observer.refused(code)
-            await connection.close(TRY_LATER, code)
+            if self._can_be_told(code):
+                await self._refusals.refuse(peer, who, code, session_id)
+            else:
+                await peer.close(TRY_LATER, code)
             return
-        _tune(connection)
         session = DeviceSession(
-            WebSocket(connection),
+            peer,
             self._bus,
             node_id=self._node_id,
-            session_id=uuid.uuid4().hex,
+            session_id=session_id,
             device_id=who.device_id,
             client_id=who.client_id,
             version=who.version,
             options=self._options,
             observer=self._observer,
-            is_brain_away=lambda: self.is_brain_away,
+            is_brain_away=lambda: self._has_lost_brain,
             now=self._now,
         )
         reason = "broken"
@@ -291,6 +313,7 @@ class Gateway:
         _log.info("device-left", device_id=session.device_id, session_id=session.session_id, reason=reason)
 
     def _end_all(self) -> None:
+        self._refusals.end()
         for session in tuple(self._sessions.values()):
             session.end(SessionEnd("shutting-down", GOING_AWAY))
 
@@ -359,6 +382,7 @@ def _caller(request: Request | None) -> Caller:
         headers.get_all("Client-Id"),
         headers.get_all("Authorization"),
         headers.get_all("Protocol-Version"),
+        headers.get_all("Accept-Language"),
     )
 
 

@@ -1,8 +1,8 @@
 """One device's connection: its protocol, its socket and the brain at the other end of the bus.
 
 Three tasks of one TaskGroup: the reader turns what the device says into messages for the brain, the writer sends what is due, the watch
-ends sessions nobody uses. What the brain says comes through ``receive``, which never waits. Whoever ends the session sets its end once;
-when ``run`` returns nothing of it runs any more.
+ends sessions nobody uses; a fourth lives for a moment when a turn is held. What the brain says comes through ``receive``, which never
+waits. Whoever ends the session sets its end once; when ``run`` returns nothing of it runs any more.
 """
 
 from __future__ import annotations
@@ -24,19 +24,17 @@ from edge.gateway.lifetime import BRAIN_AWAY, PROTOCOL_ERROR, RESTARTING, TRY_LA
 from edge.gateway.observer import DeafObserver, GatewayObserver
 from edge.gateway.pacing import Outgoing, Pace, Speech
 from edge.gateway.tools import DeviceTools
+from edge.gateway.writer import Writer
 from models.errors import CloudUnreachableError, DeviceProtocolError, DeviceTooSlowError, VoiceError
 
 _log = structlog.get_logger()
 
-_REPORT_MS = 480
-"""Sound between two reports of what was played."""
 _MESSAGES_HZ = 300.0
 _MESSAGES_BURST = 600
 """Twice what 5 ms packets need, and fifteen of the bursts a stalled device sends (protocol §6.1); who is faster is read slower."""
 _FAREWELL_S = 1.0
 """How long telling the brain that a session is over may take."""
 _TICK_S = 1.0
-_HEARABLE_GAP_S = 0.01
 _MAX_REASON_CHARS = 100
 """A Close frame has room for 123 bytes of reason, RFC 6455 §5.5."""
 
@@ -116,8 +114,17 @@ class DeviceSession:
         self._frame_ms = 60
         self._quiet_ms = 0
         """Sound heard since the last turn."""
-        self._sent_audio_ms = 0
-        self._heard_s = self._sent_s = self._began_s = now()
+        self._heard_s = self._began_s = now()
+        self._writer = Writer(
+            socket,
+            self._outgoing,
+            self._protocol,
+            self._observer,
+            send_s=self._options.send_s,
+            report=lambda speech: self._report(speech, self._fence),
+            rest=self._rest,
+            now=now,
+        )
 
     @property
     def has_greeted(self) -> bool:
@@ -129,6 +136,7 @@ class DeviceSession:
         end = SessionEnd("broken", 0)
         try:
             async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
                 work = {"reader": self._read(), "writer": self._write(), "watch": self._watch()}
                 jobs = [tasks.create_task(job, name=f"device-{name}-{self.session_id}") for name, job in work.items()]
                 await self._over.wait()
@@ -165,6 +173,8 @@ class DeviceSession:
                 self._begin_turn(message)
             case seam.TurnEnded():
                 self._end_turn(message)
+            case seam.SpeechHeld() | seam.SpeechResumed():
+                self._hold(message)
             case seam.SessionRefused():
                 self._alert(message.code)
                 self.end(SessionEnd(message.code[:_MAX_REASON_CHARS], TRY_LATER))
@@ -271,6 +281,19 @@ class DeviceSession:
         if ended.outcome == "failed":
             self._alert(ended.code)
 
+    def _hold(self, message: seam.SpeechHeld | seam.SpeechResumed) -> None:
+        """Stop sending the turn where it is, or go on; while held it still counts as being spoken."""
+        speech = self._outgoing.speech
+        if speech is None or speech.turn_id != message.turn_id:
+            self._observer.dropped("no-turn")
+        elif isinstance(message, seam.SpeechResumed):
+            speech.resume(self._now())
+        elif not self._over.is_set():
+            speech.hold()
+            # What was handed over is played to its end while nothing follows; should the turn end here, that is what was heard.
+            self._tasks.create_task(self._report(speech, self._fence), name=f"device-report-{self.session_id}")
+        self._outgoing.changed()
+
     def _queue(self, message: seam.Felt | seam.SentenceStarted | seam.SpeechDown) -> None:
         speech = self._outgoing.speech
         if speech is None or speech.turn_id != message.turn_id:
@@ -299,39 +322,11 @@ class DeviceSession:
     # What the device hears.
 
     async def _write(self) -> None:
-        while (out := await self._outgoing.next()) is not None:
-            item, speech = out
-            if not await self._send(item):
-                return
-            if speech is not None:
-                await self._after(item, speech)
-        self._over.set()
-
-    async def _send(self, item: str | bytes) -> bool:
-        message = item
-        if isinstance(item, bytes):
-            self._sent_audio_ms += seam.DOWNLINK_FRAME_MS
-            message = self._protocol.audio(item, self._sent_audio_ms)
         try:
-            async with asyncio.timeout(self._options.send_s):
-                await self._socket.send(message)
-        except TimeoutError:
-            self._fail(DeviceTooSlowError(f"{len(message)} units were not read within {self._options.send_s:g} s"))
-            return False
-        self._sent_s = self._now()
-        return True
-
-    async def _after(self, item: str | bytes, speech: Speech) -> None:
-        gap_s = speech.sent(item, self._now())
-        if gap_s > _HEARABLE_GAP_S:
-            self._observer.gap_seconds(gap_s)
-        if speech is not self._outgoing.speech:
-            return
-        if speech.is_all_sent or speech.played_ms - speech.reported_ms >= _REPORT_MS:
-            await self._report(speech, self._fence)
-        if speech.has_closed and speech is self._outgoing.speech:
-            self._outgoing.speech = None
-            self._rest()
+            await self._writer.run()
+        except DeviceTooSlowError as error:
+            self._fail(error)
+        self._over.set()
 
     def _rest(self) -> None:
         self._quiet_ms = 0
@@ -376,7 +371,7 @@ class DeviceSession:
             is_brain_away=self._is_brain_away(),
             age_s=now_s - self._began_s,
             unheard_s=now_s - self._heard_s,
-            unsent_s=now_s - self._sent_s,
+            unsent_s=now_s - self._writer.sent_s,
             quiet_ms=self._quiet_ms,
         )
 

@@ -116,7 +116,7 @@ def _device(socket: WebSocket, version: int, now: Callable[[], float]) -> Device
     return Device(
         socket,
         Firmware(OpusDecoder, version=version),
-        OpusEncoder(16_000, 60, complexity=0),
+        OpusEncoder(16_000, 60, complexity=0, dtx=True),
         Framing(
             pack=lambda packet: framing.pack(packet, version),
             unpack=lambda message: framing.unpack(message, version),

@@ -118,7 +118,7 @@ class Firmware:
             self.is_mic_on = False
 
     def interrupt(self, now_ms: float, *, by_wake_word: bool = False) -> None:
-        """Press the button, or say the wake word, to stop the answer; only the wake word changes the state (protocol §8.5)."""
+        """Press the button, or say the wake word, to stop the answer; only after the wake word it listens anew by itself (protocol §8.5)."""
         self.log.aborted_ms = now_ms
         if not by_wake_word:
             self._send(type="abort")
@@ -126,6 +126,7 @@ class Firmware:
         self._send(type="abort", reason="wake_word_detected")
         if self.state is State.SPEAKING:
             self._enter(State.LISTENING)
+        if self.state is State.LISTENING:
             self._open_microphone()
 
     def closed(self) -> None:

@@ -79,6 +79,34 @@ def test_a_run_that_returns_is_a_success(process: Process) -> None:
     assert (done.status, done.out, done.err) == (0, "", "")
 
 
+STARTING = """
+import asyncio, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from coordinator.process import main
+from coordinator.settings import ProcessSettings
+
+async def start(_settings, _role, stop):
+    print("starting", flush=True)
+    try:
+        await asyncio.get_running_loop().run_in_executor(ThreadPoolExecutor(1), time.sleep, 3600)
+        await stop.wait()
+    finally:
+        print("tidied", flush=True)
+
+sys.exit(main(ProcessSettings, start, program="thing", about="Starts for an hour."))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_start_gives_it_up_though_a_thread_is_busy(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTING], cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "starting\n"
+        child.send_signal(number)
+        assert child.stdout.read() == "tidied\n"
+        assert child.wait(timeout=30) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_sets_the_event_and_the_end_is_a_success(process: Process, number: signal.Signals) -> None:
     async def signalled(_settings: Settings, _role: str, stop: asyncio.Event) -> None:

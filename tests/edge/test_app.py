@@ -12,7 +12,7 @@ import pytest
 import structlog.testing
 
 from coordinator import wire
-from coordinator.bus import MemoryBus
+from coordinator.bus import MemoryBus, Subscription
 from coordinator.fleet.tokens import mint
 from edge import app, engines
 from edge.settings import EdgeSettings
@@ -143,13 +143,20 @@ async def answer_of(url: str) -> httpx.Response:
                 await asyncio.sleep(0.01)
 
 
+async def first_ready(line: Subscription) -> wire.EdgeBeat:
+    """Return the first beat of an edge that is ready: its gateway must have heard of its brain."""
+    async for message in line:
+        if (beat := wire.decode_edge_beat(message.payload)).ready:
+            return beat
+    raise AssertionError("the bus was closed")
+
+
 def test_a_node_is_ready_tells_the_coordinator_where_it_is_and_ends_when_told(nats: Nats, unused_tcp_port: int) -> None:
     async def work() -> None:
         url = f"http://127.0.0.1:{unused_tcp_port}"
         node = settings(http_port=unused_tcp_port, region="cn-east", public_websocket_url="ws://edge.example/")
         async with nats.bus.subscribe(wire.edge_beat_subject("*")) as line, running(node):
-            beats = aiter(line)
-            assert wire.decode_edge_beat((await anext(beats)).payload) == wire.EdgeBeat(
+            assert await first_ready(line) == wire.EdgeBeat(
                 edge_id="edge-1", websocket_url="ws://edge.example/", region="cn-east", max_devices=150, ready=True
             )
             assert (await answer_of(f"{url}/readyz")).json() == {"status": "ready", "reasons": {}}
@@ -180,7 +187,7 @@ def test_a_node_is_not_ready_while_it_loads_its_engines(
             assert (answer.status_code, answer.json()["reasons"]) == (503, {"engines": "loading"})
             loaded.set()
             async with nats.bus.subscribe(wire.edge_beat_subject("*")) as line:
-                await anext(aiter(line))
+                await first_ready(line)
             assert (await answer_of(url)).status_code == 200
 
     run(work())

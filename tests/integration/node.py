@@ -34,8 +34,10 @@ from edge.brain.opus import OpusDecoder, OpusEncoder
 from edge.brain.pipeline import Pipeline
 from edge.brain.segmenter import Endpointing
 from edge.brain.session import SessionOptions
+from edge.brain.speaker import Speaker
 from edge.gateway import framing
 from edge.gateway.observer import DeafObserver
+from edge.gateway.refusal import Patience
 from edge.gateway.server import Gateway
 from edge.gateway.session import DeviceSession
 from edge.gateway.session import SessionOptions as DeviceOptions
@@ -135,6 +137,9 @@ class Plan:
     options: SessionOptions = OPTIONS
     device_options: DeviceOptions = field(default_factory=DeviceOptions)
     max_devices: int = 150
+    patience: Patience = field(default_factory=lambda: Patience(read_s=0.2))
+    max_waiting: int = 10**6
+    """Calls in line for an engine from which on the brain takes no new session."""
     bus: MemoryBus = field(default_factory=MemoryBus)
     now: Callable[[], float] = time.monotonic
 
@@ -161,9 +166,10 @@ class Node:
             edge_id=NODE,
             brain_id="b1",
             detector=ScriptedDetector(),
-            pipeline=Pipeline(self.engines, self.hierarchy, self.engines),
+            pipeline=Pipeline(self.engines, self.hierarchy, Speaker(self.engines)),
             options=plan.options,
             max_sessions=plan.max_devices,
+            is_overloaded=lambda: any(slot.waiting >= plan.max_waiting for slot in self.engines.slots),
             now=plan.now,
         )
         self.worker = None if plan.cloud is None else PoolWorker(self.bus, POOL, plan.cloud, worker_id="w1")
@@ -268,6 +274,7 @@ async def node(plan: Plan | None = None) -> AsyncGenerator[RealNode, None]:
         port=0,
         max_devices=plan.max_devices,
         options=plan.device_options,
+        patience=plan.patience,
         observer=here.seen,
     )
     async with here.serving(), here.gateway:

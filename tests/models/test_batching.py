@@ -44,11 +44,11 @@ def start(batcher: Batcher[int, int], *items: int) -> list[asyncio.Task[int]]:
     return [asyncio.create_task(batcher.submit(item)) for item in items]
 
 
-def check(scenario, engine: Engine, **options) -> None:
-    """Run ``scenario(batcher)`` and close; the runner fails on a task left behind."""
+def check(scenario, engine: Engine, count: int = 1, **options) -> None:
+    """Run ``scenario(batcher)`` over ``count`` slots and close; the runner fails on a task left behind."""
 
     async def work() -> None:
-        slots = Slots("engine", 1)
+        slots = Slots("engine", count)
         batcher = Batcher[int, int](engine, slots, **options)
         await scenario(batcher)
         await batcher.close()
@@ -256,3 +256,101 @@ def test_closing_while_a_batch_gathers_ends_it():
             await only
 
     check(scenario, Engine(), wait_ms=3_600_000, refusal=StageError)
+
+
+def test_the_urgent_goes_before_what_came_earlier_and_the_old_before_the_new():
+    engine = Engine(shut=True)
+
+    async def scenario(batcher: Batcher[int, int]) -> None:
+        first = start(batcher, 1)
+        await engine.has_begun()
+        rest = [
+            asyncio.create_task(batcher.submit(item, priority)) for item, priority in ((2, 1), (3, 0), (4, 1), (5, 0))
+        ]
+        await settle()
+        assert batcher.waiting == 4
+        engine.open.set()
+        assert await asyncio.gather(*first, *rest) == [2, 4, 6, 8, 10]
+        assert batcher.waiting == 0
+
+    check(scenario, engine, max_items=2)
+    assert engine.batches == [[1], [3, 5], [2, 4]]
+
+
+def test_a_full_line_lets_the_urgent_push_out_the_newest_of_the_others():
+    engine = Engine(shut=True)
+
+    async def scenario(batcher: Batcher[int, int]) -> None:
+        first = start(batcher, 1)
+        await engine.has_begun()
+        old, new = (asyncio.create_task(batcher.submit(item, 1)) for item in (2, 3))
+        await settle()
+        with pytest.raises(StageError, match="2 items"):
+            await batcher.submit(4, 1)
+        urgent = start(batcher, 5)
+        with pytest.raises(StageError, match="urgent"):
+            await new
+        more = start(batcher, 6)
+        with pytest.raises(StageError, match="urgent"):
+            await old
+        with pytest.raises(StageError, match="2 items"):
+            await batcher.submit(7)
+        engine.open.set()
+        assert await asyncio.gather(*first, *urgent, *more) == [2, 10, 12]
+
+    check(scenario, engine, max_waiting=2, refusal=StageError)
+    assert engine.batches == [[1], [5, 6]]
+
+
+def test_a_batch_holds_only_what_goes_together_and_the_first_in_line_never_waits_for_it():
+    engine = Engine(shut=True)
+
+    async def scenario(batcher: Batcher[int, int]) -> None:
+        first = start(batcher, 1)
+        await engine.has_begun()
+        rest = start(batcher, 20, 3, 22, 5, 24)
+        await settle()
+        engine.open.set()
+        assert await asyncio.gather(*first, *rest) == [2, 40, 6, 44, 10, 48]
+
+    check(scenario, engine, max_items=2, admit=lambda taken, item: (max(taken) < 10) == (item < 10))
+    assert engine.batches == [[1], [20, 22], [3, 5], [24]]
+
+
+def test_every_slot_has_a_batch_of_its_own():
+    engine = Engine(shut=True)
+
+    async def scenario(batcher: Batcher[int, int]) -> None:
+        tasks = start(batcher, 1, 2, 3, 4, 5)
+        while len(engine.batches) < 2:
+            await engine.has_begun()
+            await settle()
+        assert batcher.waiting == 1
+        tasks[2].cancel()
+        await settle()
+        assert not tasks[2].done()
+        engine.open.set()
+        await asyncio.wait(tasks)
+        assert tasks[2].cancelled()
+        assert [task.result() for task in tasks if not task.cancelled()] == [2, 4, 8, 10]
+
+    check(scenario, engine, count=2, max_items=2)
+    assert sorted(engine.batches) == [[1, 2], [3, 4], [5]]
+
+
+def test_closing_waits_for_the_batches_of_all_slots():
+    engine = Engine(shut=True)
+
+    async def scenario(batcher: Batcher[int, int]) -> None:
+        tasks = start(batcher, 1, 2)
+        while len(engine.batches) < 2:
+            await engine.has_begun()
+            await settle()
+        closing = asyncio.create_task(batcher.close())
+        await settle()
+        assert not closing.done()
+        engine.open.set()
+        await closing
+        assert await asyncio.gather(*tasks) == [2, 4]
+
+    check(scenario, engine, count=2, max_items=1)

@@ -64,7 +64,7 @@ def test_every_hash_is_whole_and_goes_with_a_size(entry):
 
 def test_starter_entries_are_pinned_and_need_no_hub():
     starters = [entry for entry in ENTRIES.values() if entry.stage == "starter"]
-    assert len(starters) == 9
+    assert len(starters) == 10
     for entry in starters:
         assert entry.commercial
         assert all(file.is_pinned for file in entry.files)
@@ -73,7 +73,7 @@ def test_starter_entries_are_pinned_and_need_no_hub():
 
 def test_starter_set_holds_everything_the_demo_needs():
     members = load_catalog().members("starter")
-    assert {entry.role for entry in members} == {"vad", "asr", "llm", "tts", "voice"}
+    assert {entry.role for entry in members} == {"vad", "turn", "asr", "llm", "tts", "voice"}
     assert [entry.name for entry in members] == [
         "silero-vad",
         "whisper-base",
@@ -83,6 +83,7 @@ def test_starter_set_holds_everything_the_demo_needs():
         "kokoro-voice-zf_xiaobei",
         "kokoro-voice-zm_yunxia",
         "piper-en-us-joe-medium",
+        "smart-turn-v3.2",
     ]
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import wave
 from pathlib import Path
 
 import pytest
@@ -169,11 +170,44 @@ def test_list_shows_state_and_licence(call):
     assert [(model["name"], model["present"]) for model in models][:2] == [("tiny", True), ("lost", False)]
 
 
-@pytest.mark.parametrize("command", ["list", "pull", "verify"])
+@pytest.mark.parametrize("command", ["list", "pull", "verify", "quantize"])
 def test_help_teaches_by_example(command):
     result = CliRunner().invoke(commands.app, [command, "--help"])
     assert "Examples:" in result.stdout
     assert f"\n    xiaozhi-fleet models {command}" in result.stdout
+
+
+def test_quantizing_what_is_not_there_or_not_known_is_one_line_and_status_one(call):
+    for arguments, said in [
+        (["tiny", "--to", "int8"], "tiny/m.bin is missing; run: xiaozhi-fleet models pull tiny"),
+        (["tinny", "--to", "int8"], "no model is called 'tinny'; did you mean tiny?"),
+    ]:
+        result = call("quantize", *arguments)
+        assert result.exit_code == 1
+        (line,) = result.stderr.splitlines()
+        assert line.endswith(said)
+
+
+@pytest.mark.engine
+def test_a_quantized_model_lies_beside_the_pulled_one_and_is_compared_on_recordings(tmp_path):
+    source = store.locate("silero-vad")["model"]
+    place = tmp_path / "silero-vad"
+    place.mkdir()
+    (place / source.name).write_bytes(source.read_bytes())
+    with wave.open(str(tmp_path / "a.wav"), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(16_000)
+        out.writeframes(bytes(64_000))
+    options = ["--to", "int8", "--root", str(tmp_path)]
+    result = CliRunner().invoke(commands.app, ["quantize", "silero-vad", *options, "--data", str(tmp_path), "--json"])
+    document = json.loads(result.stdout)
+    assert document["path"] == str(place / f"{source.stem}.int8.onnx")
+    assert document["agreement"]["windows"] == 62
+    assert "wrote" in result.stderr
+    assert f"int8: {commands._human(document['size_bytes'])}, pulled 2.8 MB" in (
+        CliRunner().invoke(commands.app, ["quantize", "silero-vad", *options]).stdout
+    )
 
 
 @pytest.mark.parametrize(("size", "said"), [(0, "0 B"), (522_240, "522.2 kB"), (1_117_320_768, "1.1 GB")])

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from models import engines
-from models.engines import Completer, Recognizer, Synthesizer, VoiceDetector, VoiceStream
+from models.engines import Completer, Recognizer, Synthesizer, TurnDetector, VoiceDetector, VoiceStream
 from models.scripted import (
     ScriptedCompleter,
     ScriptedDetector,
@@ -16,6 +16,7 @@ from models.scripted import (
     ScriptedSynthesizer,
 )
 from models.silero import SileroDetector, SileroStream
+from models.smart_turn import SmartTurnDetector
 from models.whisper import WhisperRecognizer
 
 PAIRS = [
@@ -23,6 +24,7 @@ PAIRS = [
     (VoiceStream, SileroStream),
     (VoiceDetector, ScriptedDetector),
     (VoiceDetector, SileroDetector),
+    (TurnDetector, SmartTurnDetector),
     (Recognizer, ScriptedRecognizer),
     (Recognizer, WhisperRecognizer),
     (Completer, ScriptedCompleter),
@@ -43,7 +45,7 @@ def test_an_engine_has_the_verbs_of_its_protocol(protocol: type, engine: type):
         assert [(p.name, p.default) for p in wanted.values()] == [(p.name, p.default) for p in given.values()]
 
 
-@pytest.mark.parametrize("protocol", [VoiceDetector, Recognizer, Completer, Synthesizer])
+@pytest.mark.parametrize("protocol", [VoiceDetector, TurnDetector, Recognizer, Completer, Synthesizer])
 def test_a_stage_has_one_verb(protocol: type):
     assert len(verbs(protocol)) == 1
     assert protocol.__module__ == engines.__name__

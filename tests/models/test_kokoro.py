@@ -6,10 +6,11 @@ from contextlib import aclosing
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 import models.kokoro
 from models.errors import CatalogError, ConfigError, SynthesisError
-from models.kokoro import SAMPLE_RATE_HZ, KokoroSynthesizer, phoneme_ids, spelled
+from models.kokoro import SAMPLE_RATE_HZ, KokoroSynthesizer, _open_quick, phoneme_ids, spelled
 from models.store import locate
 from tests.real_time import run
 
@@ -169,3 +170,28 @@ def test_real_voice_speaks_mandarin(yunxia, capfd):
     chunks = run(_spoken(yunxia, "你好，我是小智，现在25°C。"), timeout_s=60)
     assert 1.5 < sum(len(chunk.pcm) for chunk in chunks) / 2 / SAMPLE_RATE_HZ < 8.0
     assert capfd.readouterr() == ("", "")
+
+
+def test_model_of_another_layout_is_opened_as_it_is(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(models.kokoro, "open_session", lambda path, **_options: opened.append(path.read_bytes()))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"another model")
+    with capture_logs() as logs:
+        _open_quick(path, 1)
+    assert opened == [b"another model"]
+    assert [line["event"] for line in logs] == ["kokoro-silence-kept"]
+
+
+def test_edited_model_is_opened_and_leaves_no_file_behind(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        models.kokoro, "open_session", lambda path, **_options: opened.append((path, path.read_bytes()))
+    )
+    monkeypatch.setattr(models.kokoro, "without_silence", lambda model: model + b" cut")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"model")
+    _open_quick(path, 1)
+    [(edited, model)] = opened
+    assert (edited.name, model) == ("model.onnx", b"model cut")
+    assert not edited.parent.exists()

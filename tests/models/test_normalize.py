@@ -6,36 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.normalize import cardinal, clauses, normalize
+from models.normalize import clauses, normalize
 
 _LIVELY = st.text(
-    st.one_of(st.characters(), st.sampled_from("0123456789.,:/-%°CkmgHz+×÷=*#[]()<>$¥，。年月日2个~…²")), max_size=80
+    st.one_of(st.characters(), st.sampled_from("0123456789.,:/-%°CkmgHz+×÷=*#[]()<>$¥，。年月日2个~…²³√½€£‰KMB万亿AP")),
+    max_size=80,
 )
-
-
-@pytest.mark.parametrize(
-    ("digits", "spoken"),
-    [
-        ("0", "零"),
-        ("7", "七"),
-        ("10", "十"),
-        ("12", "十二"),
-        ("20", "二十"),
-        ("101", "一百零一"),
-        ("110", "一百一十"),
-        ("1005", "一千零五"),
-        ("1050", "一千零五十"),
-        ("10086", "一万零八十六"),
-        ("100000", "十万"),
-        ("120000", "十二万"),
-        ("100000005", "一亿零五"),
-        ("1000010000", "十亿零一万"),
-        ("1000000000000", "一万亿"),
-        ("007", "零零七"),
-    ],
-)
-def test_digits_become_chinese_words(digits, spoken):
-    assert cardinal(digits) == spoken
 
 
 @pytest.mark.parametrize(

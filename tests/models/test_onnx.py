@@ -9,8 +9,8 @@ import pytest
 from models.errors import CatalogError, ConfigError, RecognitionError, StageError
 from models.onnx import open_session
 
-FLOAT = 1
-"""TensorProto.FLOAT of onnx.proto."""
+FLOAT, FLOAT16 = 1, 10
+"""Of TensorProto.DataType in onnx.proto."""
 
 
 def field(number: int, value: int | bytes | str) -> bytes:
@@ -22,10 +22,10 @@ def field(number: int, value: int | bytes | str) -> bytes:
     return bytes([number << 3 | 2, len(content)]) + content
 
 
-def doubling_model() -> bytes:
+def doubling_model(number: int = FLOAT) -> bytes:
     """Return an ONNX model with one node, y = x + x, x of shape [n, 2]; field numbers are those of onnx.proto."""
     shape = field(1, field(2, "n")) + field(1, field(1, 2))
-    kind = field(1, field(1, FLOAT) + field(2, shape))
+    kind = field(1, field(1, number) + field(2, shape))
     x, y = (field(1, name) + field(2, kind) for name in "xy")
     node = field(1, "x") + field(1, "x") + field(2, "y") + field(4, "Add")
     graph = field(1, node) + field(2, "g") + field(11, x) + field(12, y)
@@ -42,6 +42,13 @@ def model(tmp_path: Path) -> Path:
 def test_a_session_runs_the_model(model: Path):
     [doubled] = open_session(model).run({"x": np.array([[1, 2]], np.float32)})
     assert doubled.tolist() == [[2, 4]]
+
+
+def test_a_model_that_wants_half_floats_takes_whole_ones(tmp_path: Path):
+    path = tmp_path / "half.onnx"
+    path.write_bytes(doubling_model(FLOAT16))
+    [doubled] = open_session(path).run({"x": np.array([[1, 2.5]], np.float32)})
+    assert (doubled.dtype, doubled.tolist()) == (np.float16, [[2, 5]])
 
 
 def test_providers_this_machine_lacks_are_passed_over(model: Path):

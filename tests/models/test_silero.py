@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.errors import CatalogError, StageError
 from models.onnx import Array
-from models.silero import SileroDetector, SileroStream, cut, samples
+from models.silero import SileroDetector, SileroStream, cut
 from models.speech import AudioFrame
 from models.store import locate
 from tests.real_time import run
@@ -44,6 +45,11 @@ class Loudness:
 def frame(level: float, count: int, rate_hz: int = RATE_HZ) -> AudioFrame:
     """Return ``count`` samples of constant ``level`` in [0, 1]."""
     return AudioFrame(pcm=np.full(count, level * 32768, "<i2").tobytes(), sample_rate_hz=rate_hz, start_ms=0)
+
+
+def windows_remembered(detector: SileroDetector, stream: SileroStream) -> float:
+    """Return how many windows ``Loudness`` counted in the stream's state."""
+    return float(detector._judge._state[0, stream.place, 0])
 
 
 def heard_by(session: Loudness, scenario, **options) -> None:
@@ -101,7 +107,7 @@ def test_devices_that_speak_at_once_share_calls_and_keep_their_own_memory():
                 stream.detect(frame(level, count)) for stream, level, count in zip(streams, levels, counts, strict=True)
             ]
             assert await asyncio.gather(*heard) == levels
-        assert [stream._memory.state[0, 0, 0] for stream in streams] == [2, 3, 2, 4]
+        assert [windows_remembered(detector, stream) for stream in streams] == [2, 3, 2, 4]
 
     heard_by(session, scenario)
     assert session.batches == [4, 4, 2, 1]
@@ -116,7 +122,7 @@ def test_a_reset_stream_has_forgotten_everything():
         stream.reset()
         assert await stream.detect(frame(0.25, 500)) == 0.0
         assert await stream.detect(frame(0.25, 12)) == 0.25
-        assert stream._memory.state[0, 0, 0] == 1
+        assert windows_remembered(detector, stream) == 1
 
     heard_by(session, scenario)
     assert session.contexts[-1].max() == 0.0
@@ -144,15 +150,77 @@ def test_a_missing_model_is_named(tmp_path: Path):
         SileroDetector(tmp_path / "absent.onnx")
 
 
-@given(st.binary(max_size=5000))
-def test_any_bytes_are_cut_into_whole_windows_and_a_rest(pcm: bytes):
-    heard = samples(pcm)
-    windows, rest = cut(heard)
-    assert len(heard) == len(pcm) // 2
-    assert windows.shape == (len(heard) // 512, 512)
-    assert len(rest) < 512
-    assert np.array_equal(np.concatenate([windows.reshape(-1), rest]), heard)
-    assert np.all(np.abs(heard) <= 1)
+def test_a_place_is_given_on_when_its_stream_is_gone_and_begins_empty():
+    session = Loudness()
+
+    async def scenario(detector: SileroDetector) -> None:
+        kept, gone = detector.listen(), detector.listen()
+        await asyncio.gather(kept.detect(frame(0.5, 1024)), gone.detect(frame(0.5, 1024)))
+        place = gone.place
+        del gone
+        gc.collect()
+        heir, third = detector.listen(), detector.listen()
+        assert (kept.place, heir.place, third.place) == (0, place, 2)
+        await heir.detect(frame(0.25, 512))
+        assert windows_remembered(detector, heir) == 1
+        assert windows_remembered(detector, kept) == 2
+
+    heard_by(session, scenario)
+    assert session.contexts[-1].max() == 0.0
+
+
+def test_more_devices_than_a_batch_keep_their_own_memory():
+    session = Loudness()
+
+    async def scenario(detector: SileroDetector) -> None:
+        streams = [detector.listen() for _ in range(70)]
+        levels = [(1 + index) / 128 for index in range(70)]
+        for _ in range(2):
+            heard = [stream.detect(frame(level, 960)) for stream, level in zip(streams, levels, strict=True)]
+            assert np.allclose(await asyncio.gather(*heard), levels, atol=1 / 32768)
+        assert [windows_remembered(detector, stream) for stream in streams] == [3] * 70
+
+    heard_by(session, scenario)
+    assert max(session.batches) == 32
+
+
+def test_a_model_that_fails_fails_the_frame_and_hears_the_next():
+    class Broken(Loudness):
+        def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+            if not self.batches:
+                self.batches.append(0)
+                raise StageError("broken")
+            return super().run(inputs)
+
+    async def scenario(detector: SileroDetector) -> None:
+        stream = detector.listen()
+        with pytest.raises(StageError, match="broken"):
+            await stream.detect(frame(0.5, 512))
+        assert await stream.detect(frame(0.25, 512)) == 0.25
+
+    heard_by(Broken(), scenario)
+
+
+def test_warming_runs_one_alone_and_one_full_batch_and_leaves_no_trace():
+    session = Loudness()
+
+    async def scenario(detector: SileroDetector) -> None:
+        await detector.warm()
+        assert session.batches == [1, 32]
+        stream = detector.listen()
+        await stream.detect(frame(0.5, 512))
+        assert windows_remembered(detector, stream) == 1
+
+    heard_by(session, scenario)
+
+
+@given(st.binary(max_size=1023), st.binary(max_size=5000))
+def test_any_bytes_are_cut_into_whole_windows_and_a_rest(rest: bytes, pcm: bytes):
+    rest = rest[: len(rest) // 2 * 2]
+    windows, left = cut(rest, pcm)
+    assert len(windows) % 1024 == 0
+    assert len(left) < 1024
+    assert windows + left == rest + pcm[: len(pcm) // 2 * 2]
 
 
 async def probabilities(stream: SileroStream, pcm: np.ndarray, frame_ms: int) -> list[float]:

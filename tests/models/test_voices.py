@@ -94,6 +94,21 @@ def test_sentence_is_spoken_in_turn_by_its_voices():
     assert run(heard()) == [("kokoro:zh:我用", 24_000)] * 2 + [("piper:en:Python", 22_050)] * 2
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("今天25°C。", "今天二十五摄氏度。", True),
+        ("用Python写", "用 Python 写", True),
+        ("It is 5 kg.", "It is 5 kilograms.", True),
+        ("2个", "3个", False),
+        ("hello", "Hello", False),
+    ],
+)
+def test_texts_of_the_same_words_sound_the_same(one, other, same):
+    voices = Voices({"zh": _Echo("zh"), "en": _Echo("en")}, default="zh")
+    assert (voices.words(one) == voices.words(other)) is same
+
+
 def test_closing_closes_the_voice_that_speaks():
     chinese = _Echo("kokoro")
     voices = Voices({"zh": chinese}, default="zh")

@@ -52,10 +52,17 @@ def sure(text: str, logprob: float = -0.25, no_speech: float = 0.0) -> Heard:
     return Heard(text=text, logprob=logprob, no_speech=no_speech)
 
 
-def saying(duration_s: float, language: str = "", rate_hz: int = RATE_HZ) -> Utterance:
+def saying(duration_s: float, language: str = "", rate_hz: int = RATE_HZ, *, is_final: bool = True) -> Utterance:
     pcm = bytes(2 * round(duration_s * rate_hz))
     return Utterance(
-        turn_id="t", device_id="d", pcm=pcm, sample_rate_hz=rate_hz, start_ms=0, end_ms=0, language=language
+        turn_id="t",
+        device_id="d",
+        pcm=pcm,
+        sample_rate_hz=rate_hz,
+        start_ms=0,
+        end_ms=0,
+        language=language,
+        is_final=is_final,
     )
 
 
@@ -202,6 +209,26 @@ def test_cancelling_stops_after_the_step_in_hand():
         recognizer.close()
 
     run(work())
+
+
+def test_finals_are_heard_before_partials_that_came_earlier():
+    async def work() -> list[str]:
+        model = Script(*map(sure, "一二三"))
+        model.open.clear()
+        recognizer = WhisperRecognizer(NOWHERE, model=model)
+        first = asyncio.create_task(recognizer.transcribe(saying(1)))
+        await asyncio.to_thread(model.began.wait, 10)
+        partial = asyncio.create_task(recognizer.transcribe(saying(1, is_final=False)))
+        await asyncio.sleep(0)
+        final = asyncio.create_task(recognizer.transcribe(saying(1)))
+        await asyncio.sleep(0)
+        assert recognizer.waiting == 2
+        model.open.set()
+        heard = await asyncio.gather(first, partial, final)
+        recognizer.close()
+        return [transcript.text for transcript in heard]
+
+    assert run(work()) == ["一", "三", "二"]
 
 
 @pytest.mark.parametrize("library", ["ctranslate2", "faster_whisper"])

@@ -11,6 +11,7 @@ from coordinator.turns import TurnRecord
 from edge.brain.opus import OpusEncoder
 from edge.brain.pipeline import Pipeline
 from edge.brain.session import BrainSession, SessionOptions
+from edge.brain.speaker import Speaker
 from edge.seam import (
     AudioUp,
     DownMessage,
@@ -24,9 +25,12 @@ from edge.seam import (
     SessionOpened,
     SessionRefused,
     SpeechDown,
+    SpeechHeld,
+    SpeechResumed,
     TurnEnded,
     Up,
 )
+from models.engines import TurnDetector, VoiceStream
 from models.scripted import Calls, ScriptedCompleter, ScriptedDetector, ScriptedRecognizer, ScriptedSynthesizer, tone
 
 ANSWER = "好的。今天天气很好很好。我们一起去公园吧。"
@@ -58,7 +62,7 @@ class Engines:
 
     @property
     def pipeline(self) -> Pipeline:
-        return Pipeline(self.recognizer, self.completer, self.synthesizer)
+        return Pipeline(self.recognizer, self.completer, Speaker(self.synthesizer))
 
     @property
     def calls(self) -> list[Calls]:
@@ -69,10 +73,27 @@ class Engines:
         return sum(calls.running for calls in self.calls)
 
 
+class Detecting:
+    """A voice detector whose devices share one stream."""
+
+    def __init__(self, voice: VoiceStream) -> None:
+        self.voice = voice
+
+    def listen(self) -> VoiceStream:
+        return self.voice
+
+
 class Talk:
     """One session, what it was told and what it said."""
 
-    def __init__(self, engines: Engines, options: SessionOptions | None = None) -> None:
+    def __init__(
+        self,
+        engines: Engines,
+        options: SessionOptions | None = None,
+        *,
+        voice: VoiceStream | None = None,
+        turn_detector: TurnDetector | None = None,
+    ) -> None:
         self.engines = engines
         self.down: list[DownMessage] = []
         self.records: list[TurnRecord] = []
@@ -84,7 +105,8 @@ class Talk:
         self.session = BrainSession(
             SessionOpened(session_id="s", device_id="d"),
             edge_id="e",
-            detector=ScriptedDetector(),
+            detector=Detecting(voice) if voice is not None else ScriptedDetector(),
+            turn_detector=turn_detector,
             pipeline=engines.pipeline,
             send=self._send,
             turn_ended=self._record,
@@ -163,9 +185,11 @@ class Talk:
 
 
 @asynccontextmanager
-async def talk(engines: Engines | None = None, options: SessionOptions | None = None) -> AsyncGenerator[Talk, None]:
+async def talk(
+    engines: Engines | None = None, options: SessionOptions | None = None, *, turn_detector: TurnDetector | None = None
+) -> AsyncGenerator[Talk, None]:
     """Run a session; afterwards nothing of it or of the engines is left."""
-    talking = Talk(engines or Engines(), options)
+    talking = Talk(engines or Engines(), options, turn_detector=turn_detector)
     task = asyncio.create_task(talking.session.run(), name="session")
     task.add_done_callback(lambda _: talking.ended())
     try:
@@ -182,17 +206,22 @@ def story(down: list[DownMessage]) -> list[str]:
     """Return the messages as a golden list: one word each, speech packets of a sentence as one."""
     told: list[str] = []
     for message in down:
-        match message:
-            case Heard():
-                told.append(f"heard {message.text}")
-            case Felt():
-                told.append(f"felt {message.emotion}")
-            case SentenceStarted():
-                told.append(f"sentence {message.text}")
-            case SpeechDown():
-                told += [] if told[-1] == "speech" else ["speech"]
-            case TurnEnded():
-                told.append(f"{message.outcome} {message.code}".strip())
-            case SessionRefused():
-                told.append(f"refused {message.code}")
+        word = _word(message)
+        told += [word] if told[-1:] != ["speech"] or word != "speech" else []
     return told
+
+
+def _word(message: DownMessage) -> str:
+    match message:
+        case Heard():
+            return f"heard {message.text}"
+        case Felt():
+            return f"felt {message.emotion}"
+        case SentenceStarted():
+            return f"sentence {message.text}"
+        case TurnEnded():
+            return f"{message.outcome} {message.code}".strip()
+        case SessionRefused():
+            return f"refused {message.code}"
+        case _:
+            return {SpeechDown: "speech", SpeechHeld: "held", SpeechResumed: "resumed"}[type(message)]

@@ -14,6 +14,7 @@ from edge import seam
 from edge.brain.brain import Brain, stages_of
 from edge.brain.observer import DeafObserver
 from edge.brain.pipeline import Pipeline
+from edge.brain.speaker import Speaker
 from edge.seam import AudioUp, ListenStarted, SessionClosed, SessionOpened, SessionRefused, TurnEnded, Up
 from models.errors import CloudUnreachableError, StageError
 from models.prompts import Prompt
@@ -213,6 +214,66 @@ def test_device_too_many_is_refused() -> None:
     run(scene())
 
 
+def test_overloaded_brain_refuses_newcomers_serves_the_others_and_recovers() -> None:
+    async def scene() -> None:
+        load = {"is over": False}
+        async with node(is_overloaded=lambda: load["is over"]) as there:
+            await there.ask("early")
+            await asyncio.sleep(0.1)
+            load["is over"] = True
+            await there.ask("late")
+            await asyncio.sleep(30)
+            assert there.story("late") == ["refused llm-overloaded"] * 2  # opening, and listening all the same
+            assert there.story("early")[-1] == "answered"
+            load["is over"] = False
+            await there.ask("later")
+            await asyncio.sleep(30)
+            assert there.story("later")[-1] == "answered"
+
+    run(scene())
+
+
+def test_flood_of_sound_from_one_device_costs_only_its_own_words() -> None:
+    async def scene() -> None:
+        detector = CountingDetector()
+        async with node(detector=detector) as there:
+            await there.tell(SessionOpened, "flood", device_id="flood")
+            await there.tell(ListenStarted, "flood")
+            for seq in range(5000):
+                await there.tell(AudioUp, "flood", seq=seq, packet=SPOKEN[0])
+            await there.ask("good")
+            await asyncio.sleep(30)
+            assert there.story("good")[-1] == "answered"
+            assert detector.frames["flood"] < 5000
+            assert there.brain.sessions == 2
+
+    run(scene())
+
+
+class CountingDetector:
+    """Counts the frames of the sessions "flood" and "good", which listen in this order."""
+
+    def __init__(self) -> None:
+        self.frames: Counter[str] = Counter()
+        self._names = iter(("flood", "good"))
+
+    def listen(self):
+        return CountingStream(self.frames, next(self._names))
+
+
+class CountingStream:
+    def __init__(self, frames: Counter[str], name: str) -> None:
+        self._frames, self._name = frames, name
+        self._stream = ScriptedDetector().listen()
+
+    async def detect(self, frame: AudioFrame) -> float:
+        self._frames[self._name] += 1
+        return await self._stream.detect(frame)
+
+    def reset(self) -> None:
+        pass
+
+
 def test_session_a_restarted_brain_does_not_know_is_refused_when_it_listens() -> None:
     async def scene() -> None:
         async with node() as there:
@@ -339,7 +400,7 @@ def test_decisions_of_turns_that_never_end_are_bounded() -> None:
     async def scene() -> None:
         brain = Brain(
             MemoryBus(), node_id="n", edge_id="e", brain_id="b", detector=ScriptedDetector(),
-            pipeline=Pipeline(ScriptedRecognizer(), ScriptedCompleter(), ScriptedSynthesizer()),
+            pipeline=Pipeline(ScriptedRecognizer(), ScriptedCompleter(), Speaker(ScriptedSynthesizer())),
         )  # fmt: skip
         for number in range(5000):
             brain.observe_decision(RoutingDecision(turn_id=str(number), tier=Tier.EDGE, reason="x"))

@@ -88,3 +88,26 @@ def test_dropping_twice_is_harmless() -> None:
         assert recognizer.calls.running == 0
 
     run(scene())
+
+
+def test_outcome_is_known_once_it_is_there_and_for_this_utterance_only() -> None:
+    async def scene() -> None:
+        async with asyncio.TaskGroup() as group:
+            early = EarlyRecognizer(ScriptedRecognizer(delay_s=0.5, failures=[1]), group)
+            done: list[str] = []
+            first, second = utterance("a"), utterance("b")
+            await early.begin(first, lambda: done.append("begun"))
+            await early.join(first, lambda: done.append("joined"))
+            assert early.known(first) is None
+            await asyncio.sleep(1)
+            assert done == ["begun", "joined"]
+            assert isinstance(early.known(first), Transcript)
+            assert early.known(second) is None
+            await early.join(second, lambda: done.append("failed"))
+            await asyncio.sleep(1)
+            assert isinstance(early.known(second), RecognitionError)
+            await early.drop()
+            assert early.known(second) is None
+            assert done[-1] == "failed"
+
+    run(scene())

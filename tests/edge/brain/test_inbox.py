@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from edge.brain.inbox import Inbox
-from edge.seam import Aborted, AudioUp, ListenStarted
+from edge.seam import Aborted, AudioUp, ListenStarted, ListenStopped
 from models.errors import DeviceProtocolError
 from tests.virtual_time import run
 
@@ -45,5 +45,55 @@ def test_flood_of_control_messages_is_refused() -> None:
         inbox.put(audio(0))
         with pytest.raises(DeviceProtocolError, match="session s"):
             inbox.put(Aborted(session_id="s"))
+
+    run(scene())
+
+
+def test_backlog_of_one_session_lets_the_others_have_their_turn() -> None:
+    async def scene() -> None:
+        order: list[str] = []
+
+        async def serve(name: str, inbox: Inbox, count: int) -> None:
+            for _ in range(count):
+                await inbox.get()
+                order.append(name)
+
+        flooded, quiet = Inbox(), Inbox()
+        for seq in range(100):
+            flooded.put(audio(seq))
+        for seq in range(3):
+            quiet.put(audio(seq))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(serve("flooded", flooded, 100))
+            tasks.create_task(serve("quiet", quiet, 3))
+        assert [place for place, name in enumerate(order) if name == "quiet"] == [1, 3, 5]
+
+    run(scene())
+
+
+def test_get_cancelled_between_two_messages_loses_none() -> None:
+    async def scene() -> None:
+        inbox = Inbox()
+        inbox.put(audio(0))
+        inbox.put(audio(1))
+        waiting = asyncio.create_task(inbox.get())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert [await inbox.get(), await inbox.get()] == [audio(0), audio(1)]
+
+    run(scene())
+
+
+def test_errand_is_done_in_order_with_the_messages() -> None:
+    async def scene() -> None:
+        inbox = Inbox(max_control=1)
+        inbox.put(ListenStopped(session_id="s"))
+
+        async def errand() -> None: ...
+
+        inbox.note(errand)
+        assert isinstance(await inbox.get(), ListenStopped)
+        assert await inbox.get() is errand
 
     run(scene())

@@ -108,3 +108,51 @@ def test_rate_that_changes_within_a_stream_loses_nothing() -> None:
 
 def test_flush_of_nothing_yields_nothing() -> None:
     assert list(SpeechEncoder().flush()) == []
+
+
+def sentence_of(encoder: SpeechEncoder, duration_ms: int, bitrate: int = 32_000) -> list[bytes]:
+    """Return a spoken sentence as voices give it out: a little silence before and after the sound."""
+    pcm = bytes(2400) + tone(duration_ms, 24_000) + bytes(3840)
+    encoder.begin(bitrate, 5)
+    return [*encoder.encode(SpeechChunk(pcm=pcm, sample_rate_hz=24_000)), *encoder.flush()]
+
+
+def test_begun_sentence_is_the_same_packets_whatever_was_encoded_before() -> None:
+    encoder = SpeechEncoder()
+    alone = sentence_of(encoder, 700)
+    encoder.begin(16_000, 1)
+    list(encoder.encode(SpeechChunk(pcm=tone(1010, 22_050), sample_rate_hz=22_050)))
+    assert sentence_of(encoder, 700) == alone
+    assert sum(map(len, sentence_of(encoder, 700, 16_000))) < 0.7 * sum(map(len, alone))
+
+
+def test_sentence_sounds_the_same_behind_another_as_alone() -> None:
+    encoder = SpeechEncoder()
+    first, second = sentence_of(encoder, 1000), sentence_of(encoder, 700)
+    alone, behind = OpusDecoder(24_000), OpusDecoder(24_000)
+    for packet in first:
+        behind.decode(packet)
+    for packet in second:
+        heard = [array.array("h", decoder.decode(packet)) for decoder in (alone, behind)]
+        assert max(abs(one - other) for one, other in zip(*heard, strict=True)) <= 32  # 60 dB below full scale
+
+
+def test_encoder_cannot_be_tuned_to_what_opus_refuses() -> None:
+    with pytest.raises(ConfigError, match="complexity 11"):
+        OpusEncoder().tune(32_000, 11)
+
+
+def test_decoded_sound_lags_by_the_lookahead() -> None:
+    encoder, decoder = OpusEncoder(application="restricted_lowdelay"), OpusDecoder(24_000)
+    pcm = bytes(2880 - 480) + tone(10, 24_000)
+    heard = array.array("h", decoder.decode(encoder.encode(pcm)) + decoder.decode(encoder.encode(bytes(2880))))
+    loud = [at for at, sample in enumerate(heard) if abs(sample) > 3000]
+    assert loud[0] == pytest.approx(1440 - 240 + encoder.lookahead, abs=24)
+
+
+def test_silence_with_dtx_is_mostly_packets_of_one_byte() -> None:
+    encoder, decoder = OpusEncoder(16_000, 60, complexity=0, dtx=True), OpusDecoder()
+    packets = [encoder.encode(bytes(1920)) for _ in range(30)]
+    assert sum(len(packet) <= 2 for packet in packets) > 15
+    assert all(len(decoder.decode(packet)) == 1920 for packet in packets)
+    assert decoder.concealed == 0

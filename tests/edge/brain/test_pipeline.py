@@ -6,12 +6,14 @@ import sys
 
 import pytest
 
+from edge.brain.packets import SpeechPackets
 from edge.brain.pipeline import Event, Pipeline
 from edge.brain.sentences import Sentence
+from edge.brain.speaker import Speaker
 from models.errors import CompletionError, RecognitionError, StageError, SynthesisError
 from models.prompts import CompletionDelta, Message, Prompt
 from models.scripted import ScriptedCompleter, ScriptedRecognizer, ScriptedSynthesizer
-from models.speech import SpeechChunk, Transcript, Utterance
+from models.speech import Transcript, Utterance
 from tests.virtual_time import run
 
 SAID = Utterance(turn_id="t", device_id="d", pcm=bytes(32000), start_ms=0, end_ms=1000)
@@ -21,14 +23,16 @@ def ask(transcript: Transcript) -> Prompt:
     return Prompt(turn_id="t", messages=(Message(role="user", text=transcript.text),), language=transcript.language)
 
 
-def golden(event: Event | CompletionDelta) -> str:
+def golden(event: Event | CompletionDelta | SynthesisError) -> str:
     match event:
         case Transcript():
             return f"transcript {event.text}"
         case Sentence():
             return f"sentence {event.text}"
-        case SpeechChunk():
+        case SpeechPackets():
             return "speech"
+        case SynthesisError():
+            return "left out"
         case _:
             return "delta"
 
@@ -41,7 +45,7 @@ class Listener:
     async def emit(self, event: Event) -> None:
         self.emitted.append((golden(event), round(asyncio.get_running_loop().time(), 3)))
 
-    def observe(self, event: Event | CompletionDelta) -> None:
+    def observe(self, event: Event | CompletionDelta | SynthesisError) -> None:
         self.observed.append(golden(event))
 
     @property
@@ -59,7 +63,7 @@ def test_answer_is_emitted_in_order_and_observed() -> None:
     pipeline = Pipeline(
         ScriptedRecognizer(["你好"]),
         ScriptedCompleter({"你好": "好的。我在这里呢。"}),
-        ScriptedSynthesizer(chunk_ms=5000),
+        Speaker(ScriptedSynthesizer(ms_per_character=10)),
     )
     listener = run(answer(pipeline))
     assert listener.words == ["transcript 你好", "sentence 好的。", "speech", "sentence 我在这里呢。", "speech"]
@@ -69,19 +73,46 @@ def test_answer_is_emitted_in_order_and_observed() -> None:
 
 def test_nothing_heard_is_emitted_and_nothing_asked() -> None:
     completer = ScriptedCompleter()
-    listener = run(answer(Pipeline(ScriptedRecognizer([""]), completer, ScriptedSynthesizer())))
+    listener = run(answer(Pipeline(ScriptedRecognizer([""]), completer, Speaker(ScriptedSynthesizer()))))
     assert listener.words == ["transcript "]
     assert completer.calls.started == 0
 
 
 def test_synthesis_overlaps_generation() -> None:
-    completer = ScriptedCompleter(unknown="一二三四五六。" * 3, first_token_s=0.5, per_token_s=0.1)
+    completer = ScriptedCompleter(
+        unknown="一二三四五六。甲二三四五六。乙二三四五六。", first_token_s=0.5, per_token_s=0.1
+    )
     synthesizer = ScriptedSynthesizer(delay_s=0.7, chunk_ms=60_000)
-    listener = run(answer(Pipeline(ScriptedRecognizer(delay_s=0.2), completer, synthesizer)))
-    times = [at for word, at in listener.emitted if word == "speech"]
+    listener = run(answer(Pipeline(ScriptedRecognizer(delay_s=0.2), completer, Speaker(synthesizer))))
+    times = sorted({at for word, at in listener.emitted if word == "speech"})
     # The first sentence is written at 1.3 and spoken at 2.0 with nothing written meanwhile; then the second is written by 2.7 and spoken
     # by 3.4 while the third is written.
     assert times == [2.0, 3.4, 4.1]
+
+
+@pytest.mark.parametrize(
+    ("failures", "words"),
+    [
+        ([0], ["甲甲。", "乙乙乙。", "speech", "丙丙丙。", "speech"]),
+        ([1], ["甲甲。", "speech", "乙乙乙。", "丙丙丙。", "speech"]),
+        ([0, 2], ["甲甲。", "乙乙乙。", "speech", "丙丙丙。"]),
+    ],
+)
+def test_sentence_that_cannot_be_spoken_is_left_out_and_the_answer_goes_on(
+    failures: list[int], words: list[str]
+) -> None:
+    synthesizer = ScriptedSynthesizer(delay_s=0.1, ms_per_character=10, failures=failures)
+    completer = ScriptedCompleter(unknown="甲甲。\n乙乙乙。\n丙丙丙。")
+    listener = run(answer(Pipeline(ScriptedRecognizer(), completer, Speaker(synthesizer))))
+    assert [word.removeprefix("sentence ") for word in listener.words[1:]] == words
+    assert listener.observed.count("left out") == len(failures)
+
+
+def test_answer_of_which_nothing_can_be_spoken_fails() -> None:
+    synthesizer = ScriptedSynthesizer(failures=range(9))
+    with pytest.raises(SynthesisError):
+        run(answer(Pipeline(ScriptedRecognizer(), ScriptedCompleter(unknown="甲甲。\n乙乙乙。"), Speaker(synthesizer))))
+    assert synthesizer.calls.started == 2
 
 
 def test_generation_does_not_wait_for_a_slow_device() -> None:
@@ -95,7 +126,9 @@ def test_generation_does_not_wait_for_a_slow_device() -> None:
             await asyncio.sleep(10)
             finished_at.append(completer.calls.running)
 
-        await Pipeline(ScriptedRecognizer(), completer, ScriptedSynthesizer()).answer(SAID, ask, emit, listener.observe)
+        await Pipeline(ScriptedRecognizer(), completer, Speaker(ScriptedSynthesizer())).answer(
+            SAID, ask, emit, listener.observe
+        )
 
     run(scene())
     assert finished_at[2] == 0  # transcript, sentence, first speech
@@ -119,21 +152,33 @@ class Rude:
 @pytest.mark.parametrize(
     ("pipeline", "error", "emitted"),
     [
-        (Pipeline(ScriptedRecognizer(failures=[0]), ScriptedCompleter(), ScriptedSynthesizer()), RecognitionError, 0),
-        (Pipeline(Rude(), ScriptedCompleter(), ScriptedSynthesizer()), RecognitionError, 0),
-        (Pipeline(ScriptedRecognizer(), ScriptedCompleter(fail_at_token=0), ScriptedSynthesizer()), CompletionError, 1),
+        (
+            Pipeline(ScriptedRecognizer(failures=[0]), ScriptedCompleter(), Speaker(ScriptedSynthesizer())),
+            RecognitionError,
+            0,
+        ),
+        (Pipeline(Rude(), ScriptedCompleter(), Speaker(ScriptedSynthesizer())), RecognitionError, 0),
+        (
+            Pipeline(ScriptedRecognizer(), ScriptedCompleter(fail_at_token=0), Speaker(ScriptedSynthesizer())),
+            CompletionError,
+            1,
+        ),
         (
             Pipeline(
                 ScriptedRecognizer(),
                 ScriptedCompleter(unknown="好的。我在这里呢。", fail_at_token=5),
-                ScriptedSynthesizer(ms_per_character=100),
+                Speaker(ScriptedSynthesizer(ms_per_character=10)),
             ),
             CompletionError,
             3,
         ),
-        (Pipeline(ScriptedRecognizer(), Rude(), ScriptedSynthesizer()), CompletionError, 1),
-        (Pipeline(ScriptedRecognizer(), ScriptedCompleter(), ScriptedSynthesizer(failures=[0])), SynthesisError, 2),
-        (Pipeline(ScriptedRecognizer(), ScriptedCompleter(), Rude()), SynthesisError, 2),
+        (Pipeline(ScriptedRecognizer(), Rude(), Speaker(ScriptedSynthesizer())), CompletionError, 1),
+        (
+            Pipeline(ScriptedRecognizer(), ScriptedCompleter(), Speaker(ScriptedSynthesizer(failures=[0]))),
+            SynthesisError,
+            2,
+        ),
+        (Pipeline(ScriptedRecognizer(), ScriptedCompleter(), Speaker(Rude())), SynthesisError, 2),
     ],
 )
 def test_failure_is_blamed_on_its_stage_and_leaves_nothing_running(
@@ -155,10 +200,12 @@ def test_failure_is_blamed_on_its_stage_and_leaves_nothing_running(
 def test_cancelling_at_any_time_closes_every_engine_before_it_returns(at_s: float) -> None:
     async def scene() -> None:
         recognizer = ScriptedRecognizer(delay_s=0.2)
-        completer = ScriptedCompleter(unknown="一二三四五六。" * 3, first_token_s=0.5, per_token_s=0.1)
+        completer = ScriptedCompleter(
+            unknown="一二三四五六。甲二三四五六。乙二三四五六。", first_token_s=0.5, per_token_s=0.1
+        )
         synthesizer = ScriptedSynthesizer(delay_s=0.7)
         listener = Listener()
-        pipeline = Pipeline(recognizer, completer, synthesizer)
+        pipeline = Pipeline(recognizer, completer, Speaker(synthesizer))
         task = asyncio.create_task(pipeline.answer(SAID, ask, listener.emit, listener.observe))
         await asyncio.sleep(at_s)
         task.cancel()

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.brain.segmenter import Endpoint, Segmenter, SegmentEvent, SilenceBegan, VoiceResumed, VoiceStarted
+from edge.brain.segmenter import (
+    Endpoint,
+    Endpointing,
+    Segmenter,
+    SegmentEvent,
+    SilenceBegan,
+    VoiceResumed,
+    VoiceStarted,
+)
 from edge.seam import ListenMode
 from models.speech import AudioFrame, Utterance
 
@@ -199,3 +207,76 @@ def test_hours_of_silence_keep_two_seconds() -> None:
     mic = Microphone("realtime")
     mic.hear(600_000, 0.0)
     assert len(mic.segmenter._before) * 60 <= 2_000
+
+
+def test_model_may_end_a_pause_and_only_a_pause() -> None:
+    mic = Microphone()
+    mic.hear(600, 0.9)
+    assert mic.segmenter.conclude() == []
+    mic.hear(300, 0.0)
+    said = mic.segmenter.pause_after
+    (end,) = mic.segmenter.conclude()
+    assert isinstance(end, Endpoint)
+    assert end.utterance is said
+    assert end.wait_ms == 300
+    assert mic.segmenter.conclude() == []
+    assert not mic.segmenter.is_listening
+
+
+def test_model_may_lengthen_a_pause_but_not_the_next() -> None:
+    mic = Microphone()
+    mic.hear(600, 0.9)
+    mic.segmenter.wait_longer()
+    mic.hear(240, 0.0)
+    mic.segmenter.wait_longer()
+    assert mic.hear(1200, 0.0) == []
+    assert [type(event) for event in mic.hear(60, 0.9)] == [VoiceResumed]
+    assert endpoint(mic.hear(600, 0.0)).wait_ms == 600
+
+
+def test_pause_that_goes_on_ends_after_the_longer_wait() -> None:
+    mic = Microphone()
+    mic.hear(600, 0.9)
+    mic.hear(240, 0.0)
+    mic.segmenter.wait_longer()
+    assert endpoint(mic.hear(1320, 0.0)).wait_ms == 1500
+
+
+def test_beginning_of_an_utterance_is_part_of_it() -> None:
+    mic = Microphone()
+    assert mic.segmenter.so_far() is None
+    mic.hear(120, 0.6)
+    assert mic.segmenter.so_far() is None
+    mic.hear(480, 0.9)
+    so_far = mic.segmenter.so_far()
+    assert so_far is not None
+    assert (span(so_far), so_far.is_final, so_far.turn_id) == ((0, 600), False, mic.segmenter.turn_id)
+    whole = endpoint(mic.hear(600, 0.0)).utterance
+    assert whole.is_final
+    assert whole.turn_id == so_far.turn_id
+    assert whole.pcm.startswith(so_far.pcm)
+
+
+def test_what_is_forgotten_belongs_to_nothing() -> None:
+    mic = Microphone()
+    mic.hear(600, 0.9)
+    mic.segmenter.forget()
+    assert not mic.segmenter.is_listening
+    mic.segmenter.start("auto")
+    assert span(endpoint(mic.hear(600, 0.9) + mic.hear(600, 0.0)).utterance) == (600, 1440)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"speech_off": 0.6},
+        {"turn_threshold": 1.5},
+        {"hint_silence_ms": 700},
+        {"hint_silence_ms": 0},
+        {"turn_wait_ms": 500},
+        {"max_utterance_ms": 31_000},
+    ],
+)
+def test_rules_that_contradict_each_other_are_refused(rules: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        Endpointing(**rules)  # type: ignore[arg-type]  # a table of some of its fields

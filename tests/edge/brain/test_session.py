@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.brain.barge_in import BargeInRules
+from edge.brain.groups import DeviceGroup
+from edge.brain.segmenter import Endpointing
 from edge.brain.session import SessionOptions
 from edge.seam import (
     Aborted,
@@ -15,11 +18,15 @@ from edge.seam import (
     ListenStopped,
     Played,
     SessionClosed,
+    SpeechDown,
+    SpeechHeld,
+    SpeechResumed,
     TurnEnded,
     WakeWordHeard,
 )
 from models.errors import DeadlineError, StageError
 from models.scripted import ScriptedCompleter, ScriptedDetector, ScriptedRecognizer, ScriptedSynthesizer
+from models.speech import Utterance
 from tests.edge.brain.talking import ANSWER, SPOKEN, Engines, Talk, packets, talk
 from tests.virtual_time import run
 
@@ -66,14 +73,20 @@ def one_turn(engines: Engines, options: SessionOptions | None = None) -> Talk:
         ),
         (
             quick(synthesizer=ScriptedSynthesizer(failures=[0])),
-            ["heard 你好", "felt neutral", f"sentence {FIRST}", "failed tts-failed"], "failed", "tts-failed", "",
+            ["heard 你好", "felt neutral", f"sentence {FIRST}", f"sentence {SECOND}", "speech", f"sentence {THIRD}", "speech",
+             "answered"], "answered", "", SECOND + THIRD,
         ),
         (
             quick(synthesizer=ScriptedSynthesizer(failures=[1])),
-            [*ANSWERED[:4], f"sentence {SECOND}", "failed tts-failed"], "failed", "tts-failed", "",
+            [*ANSWERED[:4], f"sentence {SECOND}", f"sentence {THIRD}", "speech", "answered"], "answered", "", FIRST + THIRD,
+        ),
+        (
+            quick(synthesizer=ScriptedSynthesizer(failures=range(3))),
+            ["heard 你好", "felt neutral", f"sentence {FIRST}", f"sentence {SECOND}", f"sentence {THIRD}", "failed tts-failed"],
+            "failed", "tts-failed", "",
         ),
     ],
-    ids=["answered", "silent", "asr-failed", "llm-failed-before-first-word", "llm-failed-after", "tts-failed", "tts-failed-later"],
+    ids=["answered", "silent", "asr-failed", "llm-failed-before-first-word", "llm-failed-after", "tts-failed", "tts-failed-later", "tts-failed-always"],
 )  # fmt: skip
 def test_turn_tells_its_story(engines: Engines, expected: list[str], outcome: str, code: str, answer: str) -> None:
     talking = one_turn(engines)
@@ -413,23 +426,291 @@ def test_button_pressed_while_thinking_starts_anew() -> None:
     run(scene())
 
 
-@pytest.mark.parametrize(("voice_ms", "interrupts"), [(600, True), (180, False)])
-@pytest.mark.parametrize("at_s", [1.0, 2.2, 5.0])
-def test_realtime_is_interrupted_by_speech_but_not_by_a_short_word(
-    voice_ms: int, at_s: float, *, interrupts: bool
-) -> None:
+def over_answer(*texts: str, asr_s: float = 0.1, question: str = "你好") -> Engines:
+    """Engines that hear ``question`` and then each text, and answer for 40 s."""
+    return quick(
+        recognizer=ScriptedRecognizer([question, *texts], delay_s=asr_s),
+        completer=ScriptedCompleter(unknown="今天天气很好很好很好。" * 20),
+    )
+
+
+async def speak(talking: Talk, spoken: list[bytes]) -> None:
+    """Say packets as fast as a person does."""
+    for packet in spoken:
+        talking.say([packet])
+        await asyncio.sleep(0.06)
+
+
+async def in_an_answer(talking: Talk, turns: int = 1) -> None:
+    """Have the device ask in realtime mode, and the answer begin to sound."""
+    talking.listen("realtime")
+    talking.say()
+    await talking.until_sent(SpeechDown, turns)
+    await asyncio.sleep(1)
+
+
+def turning(talking: Talk) -> list[str]:
+    """Return who had the floor when: the story without sentences and faces."""
+    return [word for word in talking.story if not word.startswith(("sentence", "felt", "speech"))]
+
+
+@pytest.mark.parametrize(
+    ("voice_ms", "texts", "expected"),
+    [
+        (300, ["嗯。"], ["heard 你好", "held", "resumed"]),
+        (120, ["嗯"], ["heard 你好"]),
+        (120, ["停"], ["heard 你好", "interrupted", "silent"]),
+        (300, ["停！"], ["heard 你好", "held", "interrupted", "silent"]),
+        (300, [""], ["heard 你好", "held", "resumed"]),
+        (300, ["不对"], ["heard 你好", "held", "interrupted", "heard 不对"]),
+        (720, ["嗯嗯", "嗯嗯嗯"], ["heard 你好", "held", "resumed"]),
+        (840, ["别说了"], ["heard 你好", "held", "interrupted", "silent"]),
+        (1200, ["换一首", "换一首歌"], ["heard 你好", "held", "interrupted", "heard 换一首歌"]),
+        (2400, ["嗯", "", "嗯", "嗯对"], ["heard 你好", "held", "resumed"]),
+    ],
+)
+def test_only_who_wants_the_floor_gets_it(voice_ms: int, texts: list[str], expected: list[str]) -> None:
     async def scene() -> None:
-        async with talk() as talking:
+        engines = over_answer(*texts)
+        async with talk(engines) as talking:
+            await in_an_answer(talking)
+            await speak(talking, packets(voice_ms))
+            await asyncio.sleep(0.5)
+            assert turning(talking) == expected
+            assert (talking.session.turn is None) == (expected[-1] == "silent")
+
+    run(scene())
+
+
+def test_long_speech_interrupts_before_its_words_are_known() -> None:
+    async def scene() -> None:
+        async with talk(over_answer("换一首歌", asr_s=5)) as talking:
+            await in_an_answer(talking)
+            began_s = asyncio.get_running_loop().time()
+            await speak(talking, packets(1200, 0))
+            assert turning(talking)[1:] == ["held", "interrupted"]
+            assert asyncio.get_running_loop().time() - began_s < 1.3
+
+    run(scene())
+
+
+def test_answer_goes_on_after_two_seconds_of_silence_and_late_words_still_count() -> None:
+    async def scene() -> None:
+        async with talk(over_answer("不对", asr_s=3)) as talking:
+            await in_an_answer(talking)
+            began_s = asyncio.get_running_loop().time()
+            await speak(talking, packets(300))
+            await talking.until_sent(SpeechResumed)
+            assert asyncio.get_running_loop().time() - began_s == pytest.approx(2.24, abs=0.1)
+            await talking.until_sent(Heard, 2)
+            assert turning(talking) == ["heard 你好", "held", "resumed", "interrupted", "heard 不对"]
+
+    run(scene())
+
+
+def test_answer_goes_on_though_the_microphone_falls_silent_or_recognising_fails() -> None:
+    async def scene() -> None:
+        engines = over_answer()
+        engines.recognizer = ScriptedRecognizer(delay_s=0.1, failures=[1])
+        async with talk(engines) as talking:
+            await in_an_answer(talking)
+            await speak(talking, packets(300))
+            await talking.until_sent(SpeechResumed)
+            await speak(talking, packets(300, 0))
+            await talking.until_sent(SpeechResumed, 2)
+            assert turning(talking) == ["heard 你好", "held", "resumed", "held", "resumed"]
+
+    run(scene())
+
+
+def test_yes_to_the_question_an_answer_ends_with_is_a_turn() -> None:
+    async def scene() -> None:
+        engines = over_answer("好的")
+        engines.completer = ScriptedCompleter(unknown="要我放首歌吗？")
+        async with talk(engines) as talking:
+            await in_an_answer(talking)
+            talking.tell(Played, turn_id=talking.down[-1].turn_id, played_ms=talking.speech_ms - 120)  # type: ignore[union-attr]
+            await speak(talking, packets(300))
+            await talking.until_sent(Heard, 2)
+            assert "heard 好的" in talking.story
+
+    run(scene())
+
+
+def test_voice_while_thinking_holds_the_answer_before_it_sounds() -> None:
+    async def scene() -> None:
+        engines = over_answer("嗯")
+        engines.completer = ScriptedCompleter(unknown=ANSWER, first_token_s=1.0)
+        engines.recognizer = ScriptedRecognizer(["你好", "嗯"], delay_s=0.8)
+        async with talk(engines) as talking:
             talking.listen("realtime")
             talking.say()
-            await asyncio.sleep(at_s)
-            talking.say(packets(voice_ms))
-            await talking.until_records(2 if interrupts else 1)
-            outcomes = [record.outcome for record in talking.records]
-            assert outcomes == (["interrupted", "answered"] if interrupts else ["answered"])
-            ends = [m for m in talking.down if isinstance(m, TurnEnded)]
-            assert ends[-1].outcome == "answered"
-            assert ("interrupted" in [m.outcome for m in ends]) is interrupts
+            await talking.until_thinking()
+            await speak(talking, packets(300))
+            await talking.until_sent(SpeechResumed)
+            assert talking.story[:3] == ["heard 你好", "held", "resumed"]
+
+    run(scene())
+
+
+def test_abort_while_held_ends_the_turn_and_nothing_is_left() -> None:
+    async def scene() -> None:
+        engines = over_answer("嗯", asr_s=1)
+        async with talk(engines) as talking:
+            await in_an_answer(talking)
+            await speak(talking, packets(300, 480))
+            talking.fence = 1
+            talking.tell(Aborted)
+            await talking.until_records()
+            await asyncio.sleep(0)
+            assert engines.running == 0
+            assert len(asyncio.all_tasks()) == 2
+            await asyncio.sleep(10)
+            assert turning(talking) == ["heard 你好", "held", "interrupted"]
+
+    run(scene())
+
+
+def test_interrupted_after_a_hold_remembers_what_was_played_until_then() -> None:
+    async def scene() -> None:
+        async with talk(over_answer("不对")) as talking:
+            await in_an_answer(talking)
+            on_send = talking.on_send
+
+            def report(message: Any) -> None:
+                if isinstance(message, SpeechHeld):
+                    talking.tell(Played, turn_id=message.turn_id, played_ms=1000)
+                on_send(message)
+
+            talking.on_send = report
+            await speak(talking, packets(300))
+            await talking.until_records()
+            assert talking.records[0].answer == "今天天气很"
+
+    run(scene())
+
+
+def test_held_turn_outlives_its_budget_and_the_wait_for_its_end() -> None:
+    async def scene() -> None:
+        class Slow(ScriptedRecognizer):
+            async def transcribe(self, utterance):
+                await asyncio.sleep(60 if self.calls.started else 0)
+                return await super().transcribe(utterance)
+
+        completer = ScriptedCompleter(unknown="今天天气很好很好很好。")
+        engines = quick(recognizer=Slow(), completer=completer)
+        async with talk(engines, SessionOptions(barge_in=BargeInRules(resume_s=20))) as talking:
+            talking.listen("realtime")
+            talking.say()
+            await talking.until_sent(TurnEnded)
+            await speak(talking, packets(300))
+            await asyncio.sleep(10)
+            assert talking.records == []
+            await talking.until_sent(SpeechResumed)
+            await talking.until_records()
+            assert talking.records[0].outcome == "answered"
+
+    run(scene())
+
+
+def test_words_so_far_are_asked_for_one_at_a_time_and_never_delay_the_last() -> None:
+    async def scene() -> None:
+        recognizer = ScriptedRecognizer(lambda utterance: "你好" if utterance.is_final else "你", delay_s=1.0)
+        async with talk(quick(recognizer=recognizer), SessionOptions(partials_always=True)) as talking:
+            talking.listen()
+            await speak(talking, packets(3000))
+            await talking.until_sent(Heard)
+            calls = recognizer.calls
+            # At 0.6 and, the first having taken until 1.6, at 1.62 and 2.64 s; the pause at 3.24 s drops the last.
+            assert (calls.started, calls.finished, calls.cancelled) == (4, 3, 1)
+            assert talking.records[0:] == [] or talking.records[0].marks.transcript_ms == pytest.approx(640, abs=70)
+
+    run(scene())
+
+
+class Says:
+    """A turn detector that says one thing after a while."""
+
+    def __init__(self, probability: float | None, delay_s: float = 0.05) -> None:
+        self.probability, self.delay_s, self.asked = probability, delay_s, 0
+
+    async def finished(self, utterance: Utterance) -> float:
+        self.asked += 1
+        await asyncio.sleep(self.delay_s)
+        if self.probability is None:
+            raise StageError("planned")
+        return self.probability
+
+
+@pytest.mark.parametrize(
+    ("detector", "end_by", "wait_ms"),
+    [
+        (Says(0.9), "model", 240),
+        (Says(0.1), "model", 1500),
+        (Says(None), "model", 600),
+        (Says(0.9, delay_s=5), "model", 600),
+        (Says(0.9), "silence", 600),
+        (None, "model", 600),
+    ],
+)
+def test_model_ends_a_turn_sooner_or_later_than_silence_does(detector: Says | None, end_by: Any, wait_ms: int) -> None:
+    async def scene() -> None:
+        options = SessionOptions(endpointing=Endpointing(end_by=end_by))
+        async with talk(quick(), options, turn_detector=detector) as talking:
+            talking.listen()
+            await speak(talking, packets(600, 1800))
+            await talking.until_records()
+            assert talking.records[0].marks.endpoint_wait_ms == pytest.approx(wait_ms, abs=1)
+            assert detector is None or detector.asked == (end_by == "model")
+
+    run(scene())
+
+
+def test_model_is_asked_again_in_each_pause() -> None:
+    async def scene() -> None:
+        detector = Says(0.1)
+        async with talk(quick(), turn_detector=detector) as talking:
+            talking.listen()
+            await speak(talking, packets(600, 900))
+            detector.probability = 0.9
+            await speak(talking, packets(600, 420))
+            await talking.until_records()
+            assert detector.asked == 2
+            assert talking.records[0].marks.endpoint_wait_ms == pytest.approx(240, abs=1)
+
+    run(scene())
+
+
+def test_group_of_a_device_decides_how_it_is_listened_to() -> None:
+    async def scene() -> None:
+        groups = (DeviceGroup(devices="D*", endpointing=Endpointing(end_silence_ms=1020)),)
+        async with talk(quick(), SessionOptions(groups=groups)) as talking:
+            talking.listen()
+            await speak(talking, packets(600, 1200))
+            await talking.until_records()
+            assert talking.records[0].marks.endpoint_wait_ms == 1020
+
+    run(scene())
+
+
+def test_question_begun_is_forgotten_when_the_device_is_woken_meanwhile() -> None:
+    async def scene() -> None:
+        utterances: list[Utterance] = []
+        recognizer = ScriptedRecognizer(lambda utterance: utterances.append(utterance) or "你好")
+        async with talk(quick(recognizer=recognizer)) as talking:
+            talking.listen()
+            talking.say(packets(900, 0))
+            talking.fence = 1
+            talking.tell(Aborted, reason="wake_word_detected")
+            talking.say(packets(600, 900))
+            await asyncio.sleep(5)
+            assert talking.down == [], "nobody listens before the device says so"
+            talking.tell(Aborted, reason="wake_word_detected")
+            talking.listen()
+            talking.say(packets(600, 720))
+            await talking.until_records()
+            (heard,) = utterances
+            assert heard.end_ms - heard.start_ms == 600 + 60 + 240, "with what Opus rings on, and no padding"
 
     run(scene())
 
@@ -524,8 +805,6 @@ def test_engine_shut_down_under_a_turn_fails_that_turn_only() -> None:
 
 def test_bug_in_a_detector_ends_the_session_with_its_error() -> None:
     async def scene() -> None:
-        talking = Talk(quick())
-
         class Broken:
             async def detect(self, frame):
                 raise ZeroDivisionError
@@ -533,7 +812,7 @@ def test_bug_in_a_detector_ends_the_session_with_its_error() -> None:
             def reset(self):
                 pass
 
-        talking.session._voice = Broken()
+        talking = Talk(quick(), voice=Broken())
         talking.listen()
         talking.say()
         with pytest.raises(ExceptionGroup):
@@ -568,8 +847,7 @@ def test_detector_may_fail_for_a_moment_but_not_for_seconds(failures: int, *, su
             pass
 
     async def scene() -> None:
-        talking = Talk(quick())
-        talking.session._voice = Overloaded()
+        talking = Talk(quick(), voice=Overloaded())
         talking.listen()
         talking.say(packets(0, 60 * failures)[:failures] + SPOKEN)
         if survives:

@@ -1,28 +1,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from edge.brain.opus import SpeechEncoder
+from edge.brain.packets import SpeechPackets
 from edge.brain.sentences import Sentence
 from edge.brain.turn import Turn, TurnNames
 from edge.seam import SPEECH_WINDOW_MS, DownMessage, SpeechDown, TurnEnded
+from models.errors import SynthesisError
 from models.prompts import CompletionDelta
-from models.scripted import tone
-from models.speech import SpeechChunk, Transcript
+from models.speech import Transcript
 from tests.edge.brain.talking import story
 from tests.virtual_time import run
 
-SECOND = SpeechChunk(pcm=tone(1020, 24_000), sample_rate_hz=24_000)
+SECOND = SpeechPackets(packets=(b"opus",) * 17)
+"""1,020 ms."""
 
 
-def new_turn(down: list[DownMessage]) -> Turn:
+def new_turn(down: list[DownMessage], failed: Callable[[str, str], None] = lambda _stage, _code: None) -> Turn:
     async def send(message: DownMessage) -> None:
         down.append(message)
 
     names = TurnNames(turn_id="t", session_id="s", device_id="d", edge_id="e", fence=3)
-    return Turn(names, send, encoder=SpeechEncoder(), now=asyncio.get_running_loop().time, endpoint_wait_ms=600.0)
+    return Turn(names, send, now=asyncio.get_running_loop().time, endpoint_wait_ms=600.0, failed=failed)
 
 
 def sent_ms(down: list[DownMessage]) -> int:
@@ -76,7 +78,7 @@ def test_speech_never_runs_further_ahead_than_the_window() -> None:
             turn.played(played_ms)
             await asyncio.sleep(1)
             assert sent_ms(down) - turn._played_ms <= SPEECH_WINDOW_MS
-            assert turn.is_waiting_for_room is (played_ms < 20_000 or sent_ms(down) < 50 * 1020 - 60)
+            assert turn.is_waiting_for_room is (played_ms < 20_000 or sent_ms(down) < 50 * 1020 - 600)
         turn.played(40_000)
         await talking
         assert not turn.is_waiting_for_room
@@ -144,3 +146,38 @@ def test_end_names_outcome_code_and_the_fence_it_is_given() -> None:
 
     run(scene())
     assert down == [TurnEnded(session_id="s", fence=7, turn_id="t", outcome="failed", code="asr-failed")]
+
+
+def test_sentence_left_out_is_reported_and_not_part_of_the_answer() -> None:
+    failures: list[tuple[str, str]] = []
+    down: list[DownMessage] = []
+
+    async def scene() -> str:
+        turn = new_turn(down, lambda stage, code: failures.append((stage, code)))
+        await turn.emit(Sentence(text="甲。"))
+        turn.observe(SynthesisError("mute"))
+        for text in ("乙。", "丙。"):
+            await turn.emit(Sentence(text=text))
+            await turn.emit(SECOND)
+        turn.observe(SynthesisError("half of it"))
+        await turn.finish()
+        return turn.answer("answered")
+
+    assert run(scene()) == "乙。丙。"
+    assert failures == [("tts", "tts-failed")] * 2
+    assert story(down)[:3] == ["felt neutral", "sentence 甲。", "sentence 乙。"]
+
+
+def test_whole_sentence_from_the_cache_goes_out_in_messages_of_bounded_size() -> None:
+    down: list[DownMessage] = []
+
+    async def scene() -> None:
+        turn = new_turn(down)
+        await turn.emit(Sentence(text="长"))
+        await turn.emit(SpeechPackets(packets=tuple(bytes([number]) for number in range(25))))
+
+    run(scene())
+    sizes = [len(message.packets) for message in down if isinstance(message, SpeechDown)]
+    assert sizes == [10, 10, 5]
+    sent = b"".join(b"".join(message.packets) for message in down if isinstance(message, SpeechDown))
+    assert sent == bytes(range(25))

@@ -26,6 +26,25 @@ def test_headers_say_who_calls(headers: tuple[list[str], ...], expected: Caller)
 
 
 @pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ([], ""),
+        ([""], ""),
+        (["zh-CN"], "zh"),
+        (["en"], "en"),
+        ([" EN-us,zh;q=0.5"], "en"),
+        (["de;q=1"], "de"),
+        (["*"], ""),
+        (["chinese"], ""),
+        (["en", "zh"], "en"),
+        (["小智"], ""),
+    ],
+)
+def test_first_language_of_the_header_is_the_caller_s(header: list[str], language: str) -> None:
+    assert caller([MAC], [], [], [], header).language == language
+
+
+@pytest.mark.parametrize(
     ("headers", "named"),
     [
         (([], [UUID], [], []), "Device-Id"),
@@ -51,7 +70,7 @@ def test_wrong_header_is_refused_by_name(headers: tuple[list[str], ...], named: 
         caller(*headers)
 
 
-@given(st.lists(st.lists(st.text(max_size=80), max_size=2), min_size=4, max_size=4))
+@given(st.lists(st.lists(st.text(max_size=80), max_size=2), min_size=5, max_size=5))
 def test_random_headers_are_understood_or_refused(headers: list[list[str]]) -> None:
     try:
         who = caller(*headers)
@@ -91,3 +110,22 @@ def test_flood_is_slowed_to_the_rate() -> None:
     for _ in range(1_000):
         now_s += allowance.delay_s(now_s)
     assert now_s == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize("frame_ms", [5, 10, 20, 40, 60, 120])
+def test_device_that_talks_fits_its_allowance_after_a_stall_too(frame_ms: int) -> None:
+    allowance, frame_s = Allowance.of_frames(frame_ms), frame_ms / 1000
+    assert not any(allowance.delay_s(0.0) for _ in range(round(4.4 / frame_s) + 5))
+    for index in range(round(20 / frame_s)):
+        assert not allowance.delay_s(index * frame_s)
+    assert not any(allowance.delay_s(20.0) for _ in range(round(4.4 / frame_s) + 5))
+
+
+@pytest.mark.parametrize("frame_ms", [5, 20, 60])
+def test_device_ten_times_as_fast_as_it_can_speak_is_read_little_faster_than_twice(frame_ms: int) -> None:
+    allowance, now_s, read = Allowance.of_frames(frame_ms), 0.0, 0
+    while now_s < 60:
+        now_s += frame_ms / 1000 / 10
+        now_s += allowance.delay_s(now_s)
+        read += 1
+    assert read * frame_ms / 1000 / now_s < 2.8

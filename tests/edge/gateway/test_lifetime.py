@@ -25,6 +25,10 @@ LIMITS = Limits()
         (Vitals(is_brain_away=True, unheard_s=31), None),
         (Vitals(is_brain_away=True, unheard_s=31, is_speaking=True), "brain-away"),
         (Vitals(is_speaking=True, unsent_s=39), None),
+        (Vitals(refusal="llm-overloaded", refused_s=3.9), None),
+        (Vitals(refusal="llm-overloaded", refused_s=4), "llm-overloaded"),
+        (Vitals(refusal="llm-overloaded", is_brain_away=True), None),
+        (Vitals(refused_s=1000), None),
         (Vitals(is_speaking=True, unsent_s=40), "brain-away"),
     ],
 )

@@ -75,7 +75,7 @@ def speech(**options) -> Speech:
     return Speech("t", ("stt", "start"), "stop", PACE, **options)
 
 
-async def played(outgoing: Outgoing, until: str = "stop") -> list[tuple[float, str | bytes]]:
+async def played(outgoing: Outgoing, until: str | bytes = "stop") -> list[tuple[float, str | bytes]]:
     """Send what is due until ``until`` was sent; return when each went."""
     loop, log = asyncio.get_running_loop(), []
     while (out := await outgoing.next()) is not None:
@@ -214,3 +214,77 @@ def test_end_of_sending_is_known() -> None:
     assert talk.has_opened
     assert not talk.has_closed
     assert talk.played_ms == 0
+
+
+async def held_for(outgoing: Outgoing, from_s: float, until_s: float) -> None:
+    """Hold what speaks between two moments."""
+    await asyncio.sleep(from_s)
+    assert outgoing.speech
+    outgoing.speech.hold()
+    outgoing.changed()
+    await asyncio.sleep(until_s - from_s)
+    outgoing.speech.resume(asyncio.get_running_loop().time())
+    outgoing.changed()
+
+
+def test_held_speech_goes_on_where_it_was_with_a_new_lead_and_no_gap() -> None:
+    async def scene() -> None:
+        outgoing = await outgoing_with(*[bytes([n]) for n in range(12)])
+        loop, log, gaps = asyncio.get_running_loop(), [], []
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(held_for(outgoing, 0.2, 3.0))
+            while (out := await outgoing.next()) is not None:
+                item, owner = out
+                assert owner
+                log.append((round(loop.time(), 3), item))
+                gaps.append(owner.sent(item, loop.time()))
+                if item == "stop":
+                    break
+        sound = [(at_s, item) for at_s, item in log if isinstance(item, bytes)]
+        assert [item for _, item in sound] == [bytes([n]) for n in range(12)]
+        assert [at_s for at_s, _ in sound] == [0.06] * 4 + [0.12, 0.18] + [3.0] * 4 + [3.06, 3.12]
+        assert log[-1] == (3.36, "stop")
+        assert max(gaps) < 0.001
+
+    run(scene())
+
+
+def test_hold_shorter_than_the_lead_changes_nothing() -> None:
+    async def scene() -> None:
+        outgoing = await outgoing_with(*[b"x"] * 8)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(held_for(outgoing, 0.19, 0.22))
+            log = await played(outgoing)
+        assert [at_s for at_s, item in log if item == b"x"] == [0.06] * 4 + [0.12, 0.18, 0.24, 0.3]
+
+    run(scene())
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_speech_held_from_its_beginning_still_opens_the_loudspeaker(*, ended: bool) -> None:
+    async def scene() -> None:
+        outgoing = await outgoing_with(b"x", ended=ended)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(held_for(outgoing, 0.0, 1.0))
+            log = await played(outgoing, "stop" if ended else b"x")
+        assert log[:3] == [(0.0, "stt"), (0.0, "start"), (1.0, b"x")]
+
+    run(scene())
+
+
+def test_hold_after_the_last_packet_does_not_keep_the_loudspeaker_open() -> None:
+    async def scene() -> None:
+        outgoing = await outgoing_with(b"x", b"x")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(held_for(outgoing, 0.1, 5.0))
+            log = await played(outgoing)
+        assert log[-1] == (0.18, "stop")
+
+    run(scene())
+
+
+def test_resuming_what_is_not_held_changes_nothing() -> None:
+    talk = speech()
+    talk.put(b"x")
+    talk.resume(5.0)
+    assert talk.due_s == 0.0

@@ -19,6 +19,7 @@ from edge import seam
 from edge.gateway.lifetime import Limits
 from edge.gateway.observer import DeafObserver
 from edge.gateway.pacing import Pace
+from edge.gateway.refusal import Patience
 from edge.gateway.server import Gateway
 from edge.gateway.session import SessionOptions
 from models.errors import ConfigError, DeviceAuthError
@@ -29,6 +30,7 @@ MAC = "aa:bb:cc:00:11:22"
 HELLO = json.dumps({"type": "hello", "version": 1, "transport": "websocket"})
 LISTEN = json.dumps({"type": "listen", "state": "start", "mode": "auto"})
 ABORT = json.dumps({"type": "abort"})
+HURRY = Patience(read_s=0.05)
 
 
 class Doorman:
@@ -235,26 +237,88 @@ def test_stranger_is_refused_before_the_upgrade_with_short_json(
     run(play())
 
 
-def test_full_and_draining_nodes_refuse_but_a_known_device_may_return() -> None:
+async def is_told(device: ClientConnection) -> dict[str, str]:
+    """Behave as firmware does and return the alert; the socket is closed for a later try."""
+    await device.send(HELLO)
+    assert json.loads(await device.recv())["type"] == "hello"
+    await device.send(LISTEN)
+    alert = json.loads(await device.recv())
+    with pytest.raises(ConnectionClosed) as closed:
+        await device.recv()
+    assert closed.value.rcvd
+    assert closed.value.rcvd.code == 1013
+    return {**alert, "reason": closed.value.rcvd.reason}
+
+
+def test_full_node_tells_a_device_so_but_a_known_one_may_return() -> None:
     async def play() -> None:
-        async with site(max_devices=1) as here, here.device() as device:
+        async with site(max_devices=1, patience=HURRY) as here, here.device() as device:
             await device.send(HELLO)
             await here.told(seam.SessionOpened)
-            with pytest.raises(InvalidStatus) as refusal:
-                async with here.device(Device_Id="another"):
-                    pass
-            assert json.loads(refusal.value.response.body)["error"] == "full"
+            async with here.device(Device_Id="another", Accept_Language="en") as another:
+                alert = await is_told(another)
+            assert (alert["type"], alert["status"], alert["reason"]) == ("alert", "Busy", "full")
+            assert here.seen.seen.count("full") == 1
+            assert here.up.empty()
+            assert here.gateway.active_devices == 1
             async with here.device() as again:
                 await here.seen.until("replaced")
                 await again.send(HELLO)
                 await here.told(seam.SessionOpened)
-                await here.gateway.drain(0.1)
-                assert not here.gateway.is_ready
-                with pytest.raises(InvalidStatus) as refusal:
-                    async with here.device():
-                        pass
-                assert refusal.value.response.status_code == 503
-                assert json.loads(refusal.value.response.body)["error"] == "draining"
+
+    run(play())
+
+
+def test_draining_node_tells_newcomers_so_until_it_is_left() -> None:
+    async def play() -> None:
+        async with site(patience=HURRY) as here, here.device() as device:
+            await device.send(HELLO)
+            await here.told(seam.SessionOpened)
+            await here.gateway.drain(0.1)
+            assert not here.gateway.is_ready
+            async with here.device() as late:
+                alert = await is_told(late)
+            assert (alert["status"], alert["reason"]) == ("维护中", "draining")
+
+    run(play())
+
+
+def test_leaving_ends_those_who_are_being_told() -> None:
+    async def play() -> None:
+        async with site(max_devices=0) as here:
+            device = RawDevice(await asyncio.open_connection(*here.gateway.address), "127.0.0.1")
+            await device.open()
+            device.send(HELLO)
+            await device.frame()
+            device.send(LISTEN)
+            assert json.loads((await device.frame())[1])["type"] == "alert"
+        assert await device.frame() == (8, struct.pack(">H", 1013) + b"full")
+        device.writer.close()
+
+    run(play(), timeout_s=3)
+
+
+def test_beyond_those_who_are_told_a_full_node_refuses_before_the_upgrade() -> None:
+    async def play() -> None:
+        async with site(max_devices=0, max_refusing=1) as here, here.device() as told:
+            await told.send(HELLO)
+            await told.recv()
+            with pytest.raises(InvalidStatus) as refusal:
+                async with here.device(Device_Id="another"):
+                    pass
+            assert refusal.value.response.status_code == 503
+            assert json.loads(refusal.value.response.body)["error"] == "full"
+
+    run(play())
+
+
+def test_stranger_is_not_told_that_a_node_is_full() -> None:
+    async def play() -> None:
+        async with site(max_devices=0) as here:
+            with pytest.raises(InvalidStatus) as refusal:
+                async with here.device(Authorization="Bearer bad"):
+                    pass
+            assert refusal.value.response.status_code == 401
 
     run(play())
 
@@ -481,12 +545,31 @@ def test_brain_is_away_after_three_missed_beats_and_back_with_the_next() -> None
     async def play() -> None:
         bus = MemoryBus()
         async with Gateway(bus, node_id="n1", authenticator=Doorman(), host="127.0.0.1", port=0) as gateway:
+            await bus.publish(seam.beat_subject("n1"), seam.encode(seam.BrainBeat(brain_id="b")))
             for _ in range(5):
                 await asyncio.sleep(3.2)
                 assert gateway.is_ready
                 await bus.publish(seam.beat_subject("n1"), seam.encode(seam.BrainBeat(brain_id="b")))
             await asyncio.sleep(4.2)
             assert gateway.is_brain_away
+            assert not gateway.is_ready
+            await bus.publish(seam.beat_subject("n1"), seam.encode(seam.BrainBeat(brain_id="b")))
+            await asyncio.sleep(0.1)
+            assert gateway.is_ready
+
+    virtual_time.run(play())
+
+
+def test_gateway_is_not_ready_before_it_heard_a_brain() -> None:
+    async def play() -> None:
+        bus = MemoryBus()
+        async with Gateway(bus, node_id="n1", authenticator=Doorman(), host="127.0.0.1", port=0) as gateway:
+            for _ in range(20):
+                await asyncio.sleep(0.4)
+                assert gateway.is_brain_away
+                assert not gateway.is_ready
+            await bus.publish(seam.beat_subject("n1"), b"garbage")
+            await asyncio.sleep(0.1)
             assert not gateway.is_ready
             await bus.publish(seam.beat_subject("n1"), seam.encode(seam.BrainBeat(brain_id="b")))
             await asyncio.sleep(0.1)
@@ -506,6 +589,8 @@ def test_gateway_that_broke_inside_is_not_ready_and_says_so_when_left() -> None:
         async with Gateway(
             bus, node_id="n1", authenticator=Doorman(), host="127.0.0.1", port=0, observer=BrokenObserver()
         ) as gateway:
+            await bus.publish(seam.beat_subject("n1"), seam.encode(seam.BrainBeat(brain_id="b")))
+            await asyncio.sleep(0.1)
             assert gateway.is_ready
             await bus.publish(seam.down_subject("n1"), b"garbage")
             await asyncio.sleep(0.1)

@@ -843,3 +843,95 @@ def check_rules(got: list[str]) -> None:
             assert is_speaking
     assert got.count("hello") <= 1
     assert "hello" not in got[1:]
+
+
+def held(turn: str = "t1", fence: int = 0) -> seam.SpeechHeld:
+    return seam.SpeechHeld(session_id=SID, fence=fence, turn_id=turn)
+
+
+def resumed(turn: str = "t1", fence: int = 0) -> seam.SpeechResumed:
+    return seam.SpeechResumed(session_id=SID, fence=fence, turn_id=turn)
+
+
+def test_held_turn_is_kept_reported_and_goes_on_without_a_gap() -> None:
+    async def play() -> None:
+        async with scene() as on:
+            await on.listens("realtime")
+            await on.speaks(30)
+            await asyncio.sleep(0.7)
+            await on.answers(held())
+            sounded = len(on.sound_s())
+            assert on.up[-1] == seam.Played(session_id=SID, turn_id="t1", played_ms=60 * sounded)
+            await on.answers(speech(5), ended("answered"))
+            await asyncio.sleep(3)
+            assert len(on.sound_s()) == sounded
+            assert on.texts()[-1] == "tts/start"
+            await on.answers(resumed())
+            await asyncio.sleep(5)
+            assert len(on.sound_s()) == 35
+            assert on.texts()[-1] == "tts/stop"
+            assert on.observer.seen == []
+
+    run(play())
+
+
+@pytest.mark.parametrize("outcome", ["interrupted", "failed"])
+def test_turn_that_ends_while_held_is_silent_at_once(outcome: seam.Outcome) -> None:
+    async def play() -> None:
+        async with scene() as on:
+            await on.listens("realtime")
+            await on.speaks(30)
+            await asyncio.sleep(0.5)
+            await on.answers(held(), ended(outcome, code="llm-failed" if outcome == "failed" else ""))
+            sounded = len(on.sound_s())
+            await on.answers(resumed())
+            await asyncio.sleep(2)
+            assert len(on.sound_s()) == sounded
+            assert "tts/stop" in on.texts()
+            await on.speaks(3, turn="t2")
+            await asyncio.sleep(1)
+            assert len(on.sound_s()) == sounded + 3, "the next turn is not held"
+
+    run(play())
+
+
+def test_device_may_interrupt_what_is_held() -> None:
+    async def play() -> None:
+        async with scene() as on:
+            await on.listens("realtime")
+            await on.speaks(30)
+            await asyncio.sleep(0.5)
+            await on.answers(held())
+            await on.says({"type": "abort"})
+            assert on.texts()[-1] == "tts/stop"
+            count = len(on.socket.sent)
+            await on.answers(resumed(), speech(3))
+            await asyncio.sleep(1)
+            assert len(on.socket.sent) == count
+            assert on.observer.seen == ["stale", "stale"]
+
+    run(play())
+
+
+def test_hold_of_no_turn_is_counted_and_harmless() -> None:
+    async def play() -> None:
+        async with scene() as on:
+            await on.listens()
+            await on.answers(held(), resumed("t9"))
+            assert on.observer.seen == ["no-turn"] * 2
+
+    run(play())
+
+
+def test_held_turn_keeps_a_quiet_session_open() -> None:
+    async def play() -> None:
+        async with scene(limits=Limits(quiet_s=3)) as on:
+            await on.listens("realtime")
+            await on.speaks(30)
+            await on.answers(held())
+            for _ in range(200):
+                await on.says(PACKET)
+                await asyncio.sleep(0.05)
+            assert not on.run.done()
+
+    run(play())

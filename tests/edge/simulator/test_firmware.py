@@ -220,6 +220,17 @@ def test_the_wake_word_takes_the_device_back_to_listening_by_itself() -> None:
     assert sent(firmware) == []
 
 
+def test_the_wake_word_while_listening_begins_the_listening_anew() -> None:
+    firmware = listening()
+    firmware.interrupt(150, by_wake_word=True)
+    assert [(message["type"], message.get("state")) for message in sent(firmware)] == [
+        ("abort", None),
+        ("listen", "start"),
+    ]
+    assert firmware.state is State.LISTENING
+    assert firmware.is_mic_on
+
+
 def test_a_stray_stop_is_ignored() -> None:
     firmware = listening()
     tell(firmware, 100, type="tts", state="stop")

@@ -1,0 +1,130 @@
+"""A brain put together by settings: engines behind their limits, memory, routing, voices; decides nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from coordinator.bus import Bus
+from coordinator.cache.answers import AnswerCache
+from coordinator.cache.ladder import Ladder
+from coordinator.hierarchy import Hierarchy
+from coordinator.metrics import Metrics
+from coordinator.remote import RemoteCompleter
+from coordinator.routing.policy import Conditions, Policy
+from edge.brain.brain import Brain
+from edge.brain.conversation import Limits as DialogueLimits
+from edge.brain.groups import groups_from_json
+from edge.brain.packets import PacketCache
+from edge.brain.pipeline import Pipeline
+from edge.brain.segmenter import Endpointing
+from edge.brain.session import SessionOptions
+from edge.brain.speaker import Speaker
+from edge.engines import Engines
+from edge.observers import BrainMetrics
+from edge.settings import EdgeSettings
+from models.errors import OverloadedError, RecognitionError, SynthesisError, VoiceError
+from models.limited import LimitedCompleter, LimitedRecognizer, LimitedSynthesizer
+from models.limits import AdaptiveLimit, Intake
+from models.slots import Slots
+
+LEEWAY = 4
+"""How many times a stage's limit those who were let in may use: they are served, only nobody new comes in."""
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Intakes:
+    """What each stage takes in at once, found from how long its calls take."""
+
+    asr: Intake
+    llm: Intake
+    tts: Intake
+
+    @property
+    def are_full(self) -> bool:
+        """Whether nobody new should be let in."""
+        return self.asr.is_full or self.llm.is_full or self.tts.is_full
+
+
+def intakes(tolerance: float) -> Intakes:
+    """Return the stages' limits, each under ``tolerance`` times the time its calls take in calm."""
+
+    def intake(stage: str, refusal: type[VoiceError]) -> Intake:
+        return Intake(stage, AdaptiveLimit(tolerance=tolerance, probes=False), leeway=LEEWAY, refusal=refusal)
+
+    return Intakes(intake("asr", RecognitionError), intake("llm", OverloadedError), intake("tts", SynthesisError))
+
+
+@asynccontextmanager
+async def assembled(
+    settings: EdgeSettings, engines: Engines, ladder: Ladder, *, nats: Bus, seam_bus: Bus, metrics: Metrics
+) -> AsyncGenerator[Brain, None]:
+    """Yield a brain that is not running yet; its voices are closed when this is left. Raises ConfigError."""
+    stages = intakes(settings.stage_tolerance)
+    speaker = Speaker(
+        LimitedSynthesizer(engines.synthesizer, stages.tts),
+        voice=engines.voice,
+        words=engines.words,
+        slots=Slots("opus", settings.encode_threads, max_waiting=8 * settings.max_devices, refusal=SynthesisError),
+        cache=PacketCache(max_bytes=settings.speech_cache_mib * _MIB),
+        observe=lambda source: metrics.speech_sources.labels(source).inc(),
+    )
+    hierarchy = Hierarchy(
+        LimitedCompleter(engines.completer, stages.llm),
+        RemoteCompleter(nats, settings.pool, settings.node_id),
+        AnswerCache(ladder if settings.answer_cache else Ladder([]), f"{settings.llm_name}|{settings.pool}"),
+        policy=lambda: Policy(threshold=settings.threshold),
+        conditions=lambda: Conditions(cloud_reachable=nats.is_connected),
+        observe=lambda decision: brain.observe_decision(decision),  # noqa: PLW0108 - the brain is made of this
+        first_token_s=settings.first_token_s,
+    )
+    brain = Brain(
+        seam_bus,
+        node_id=settings.node_id,
+        edge_id=settings.node_id,
+        brain_id=f"{settings.node_id}-brain",
+        detector=engines.detector,
+        turn_detector=engines.turn_detector,
+        pipeline=Pipeline(LimitedRecognizer(engines.recognizer, stages.asr), hierarchy, speaker),
+        options=session_options(settings),
+        max_sessions=settings.max_devices,
+        is_overloaded=lambda: stages.are_full,
+        observer=BrainMetrics(metrics),
+    )
+    _show(metrics, brain, engines, stages, speaker)
+    try:
+        yield brain
+    finally:
+        await speaker.close()
+
+
+def session_options(settings: EdgeSettings) -> SessionOptions:
+    """Return how devices are listened to; raise ConfigError for groups that cannot be read."""
+    return SessionOptions(
+        endpointing=Endpointing(
+            end_silence_ms=settings.end_silence_ms,
+            hint_silence_ms=min(settings.hint_silence_ms, settings.end_silence_ms),
+            turn_threshold=settings.turn_threshold,
+            turn_wait_ms=max(settings.turn_wait_ms, settings.end_silence_ms),
+        ),
+        groups=groups_from_json(settings.endpointing),
+        limits=DialogueLimits(max_tokens=settings.max_tokens),
+        language=settings.language,
+        budget_s=settings.budget_s,
+        partial_ms=settings.partial_ms,
+    )
+
+
+def _show(metrics: Metrics, brain: Brain, engines: Engines, stages: Intakes, speaker: Speaker) -> None:
+    """Let the metrics read what is going on."""
+    metrics.turns_running.set_function(lambda: brain.turns)
+    for stage, waiting in {**engines.waiting, "opus": lambda: speaker.waiting}.items():
+        metrics.queue_size.labels(stage).set_function(waiting)
+    for stage, intake in {"asr": stages.asr, "llm": stages.llm, "tts": stages.tts}.items():
+        metrics.stage_limit.labels(stage).set_function(partial(getattr, intake, "limit"))
+        metrics.stage_inflight.labels(stage).set_function(partial(getattr, intake, "inflight"))
+    metrics.speech_cache_bytes.set_function(lambda: speaker.cache.bytes)
+    metrics.encoding_level.set_function(lambda: speaker.quality.level)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.capacity import REAL_ENV, SCRIPTED_ENV, Options, settings_of
+from edge.settings import EdgeSettings
+from models.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", sorted({*SCRIPTED_ENV, *REAL_ENV}))
+def test_the_edge_knows_every_setting_we_give_it(name: str) -> None:
+    assert name.removeprefix("EDGE_").lower() in EdgeSettings.model_fields
+
+
+def test_settings_of_the_command_line_win() -> None:
+    options = Options(
+        engines="scripted",
+        devices=1,
+        turns=1,
+        seconds=0.0,
+        pause_s=0.0,
+        processes=1,
+        env=settings_of(["EDGE_END_SILENCE_MS=500"]),
+    )
+    assert options.settings == {"EDGE_ENGINES": "scripted", "EDGE_END_SILENCE_MS": "500"}
+
+
+@pytest.mark.parametrize("pair", ["EDGE_X", "PATH=/tmp", "=1"])
+def test_only_settings_of_the_edge_can_be_given(pair: str) -> None:
+    with pytest.raises(ConfigError, match="EDGE_NAME=VALUE"):
+        settings_of([pair])
