@@ -37,7 +37,7 @@ SCRIPTED_TARGETS = (
 )
 REAL_TARGETS = (
     Target(key="stages.vad.p95", at="most", limit=50, what="voice detected, p95 ms"),
-    Target(key="stages.asr.p95", at="most", limit=500, what="final text after the end was known, p95 ms"),
+    Target(key="stages.text.p95", at="most", limit=500, what="final text after the last speech, p95 ms"),
     Target(key="stages.tts.p95", at="most", limit=300, what="first speech of a sentence, p95 ms"),
     Target(key="errors", at="most", limit=0, what="errors"),
     Target(key="gaps_over_120ms", at="most", limit=0, what="audio gaps over 120 ms"),

@@ -128,14 +128,19 @@ class Listener:
         """Find out what was said, and whether that was all, while more may come."""
         self._partials.cancel()
         early, voiced_ms = self._early, self._segmenter.voiced_ms
-        errand = partial(self._told_early, early, utterance, voiced_ms)
+        spoke_s = self._now() - self._segmenter.silence_ms / 1000
+        errand = partial(self._told_early, early, utterance, voiced_ms, spoke_s)
         await early.begin(utterance, partial(self._out.note, errand))
         detector = self._turn_detector
         if detector is not None and self._segmenter.rules.end_by == "model":
             self._turn_ends.ask(partial(detector.finished, utterance), partial(self._told_of_end, utterance))
 
-    async def _told_early(self, early: EarlyRecognizer, utterance: Utterance, voiced_ms: float) -> None:
+    async def _told_early(
+        self, early: EarlyRecognizer, utterance: Utterance, voiced_ms: float, spoke_s: float
+    ) -> None:
         result = early.known(utterance)
+        if isinstance(result, Transcript):
+            self._observer.stage_seconds("text", self._now() - spoke_s)
         if result is not None and early is self._early:
             await self._out.worded(Words(utterance.turn_id, words_of(result), voiced_ms))
 

@@ -15,7 +15,7 @@ class BrainObserver(Protocol):
         ...
 
     def stage_seconds(self, stage: str, seconds: float) -> None:
-        """Take how long "vad" (a frame), "asr", "llm" (first token) or "tts" (first sound) took."""
+        """Take how long "vad" (a frame), "asr", "text" (from the last speech), "llm" (first token) or "tts" (first sound) took."""
         ...
 
     def error(self, stage: str, code: str) -> None:

@@ -119,6 +119,11 @@ class Segmenter:
         self._clear()
 
     @property
+    def silence_ms(self) -> float:
+        """Silence since the last speech of the utterance being spoken, 0.0 between utterances."""
+        return self._silence_ms
+
+    @property
     def voiced_ms(self) -> float:
         """Speech so far in the utterance being spoken, 0.0 between utterances."""
         return self._voiced_ms

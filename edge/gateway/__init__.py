@@ -1,9 +1,9 @@
 """Hold the devices' sockets; pace what they play. No native engine runs here, so it does not crash with one.
 
     socket -- server -- session --+-- device_protocol   what the bytes mean, without I/O  (framing: binary v1, v2, v3)
-                            |     +-- pacing            when the next packet is due
+                            |     +-- writer, pacing    when the next packet is due
                             |     +-- lifetime          when a session is over
-                           seam   +-- admission         who may come in
+                           seam   +-- admission         who may come in; refusal tells the others why, in the words of notices
                                   +-- tools             what the device can do  (mcp: the asking, mcp_messages: its JSON)
 
 ``session`` is one device from hello to end; ``observer`` is told what happens.

@@ -17,9 +17,9 @@ import structlog
 
 from edge.gateway import device_protocol as device
 from edge.gateway.admission import Allowance, Caller
+from edge.gateway.device_socket import DeviceSocket
 from edge.gateway.lifetime import READ_S, TRY_LATER
 from edge.gateway.notices import notice
-from edge.gateway.session import DeviceSocket
 
 _log = structlog.get_logger()
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 
@@ -20,7 +19,9 @@ from coordinator.bus import Bus
 from edge import seam
 from edge.gateway import device_protocol as device
 from edge.gateway.admission import Allowance
-from edge.gateway.lifetime import BRAIN_AWAY, PROTOCOL_ERROR, RESTARTING, TRY_LATER, Limits, SessionEnd, Vitals, overdue
+from edge.gateway.device_socket import DeviceSocket
+from edge.gateway.lifetime import BRAIN_AWAY, PROTOCOL_ERROR, RESTARTING, Limits, SessionEnd, Vitals, overdue
+from edge.gateway.notices import notice
 from edge.gateway.observer import DeafObserver, GatewayObserver
 from edge.gateway.pacing import Outgoing, Pace, Speech
 from edge.gateway.tools import DeviceTools
@@ -29,39 +30,11 @@ from models.errors import CloudUnreachableError, DeviceProtocolError, DeviceTooS
 
 _log = structlog.get_logger()
 
-_MESSAGES_HZ = 300.0
-_MESSAGES_BURST = 600
-"""Twice what 5 ms packets need, and fifteen of the bursts a stalled device sends (protocol §6.1); who is faster is read slower."""
 _FAREWELL_S = 1.0
 """How long telling the brain that a session is over may take."""
 _TICK_S = 1.0
 _MAX_REASON_CHARS = 100
 """A Close frame has room for 123 bytes of reason, RFC 6455 §5.5."""
-
-
-class DeviceSocket(Protocol):
-    """A WebSocket as a session needs it."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether neither side began to close; a peer may do so and then hold the socket without a word."""
-        ...
-
-    async def recv(self) -> str | bytes | None:
-        """Return the next message, None once the device is gone."""
-        ...
-
-    async def send(self, message: str | bytes) -> None:
-        """Send, waiting for a device that does not read; does nothing once the device is gone."""
-        ...
-
-    async def close(self, code: int, reason: str) -> None:
-        """Close with a Close frame; returns within a bounded time with the socket gone, answered or not."""
-        ...
-
-    def abort(self) -> None:
-        """Drop the socket at once."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +78,15 @@ class DeviceSession:
         self._protocol = device.DeviceProtocol(session_id, version=version)
         self._outgoing = Outgoing(now=now)
         self._tools = DeviceTools(device_id, lambda ask: self._say(self._protocol.mcp(ask)), self._observer, now=now)
-        self._allowance = Allowance(_MESSAGES_HZ, _MESSAGES_BURST)
         self._end: SessionEnd | None = None
         self._over = asyncio.Event()
         self._is_draining = False
         self._fence = 0
         self._seq = 0
         self._frame_ms = 60
+        self._allowance = Allowance.of_frames(self._frame_ms)
+        self._language = ""
+        self._refusal, self._refused_s = "", 0.0
         self._quiet_ms = 0
         """Sound heard since the last turn."""
         self._heard_s = self._began_s = now()
@@ -176,8 +151,7 @@ class DeviceSession:
             case seam.SpeechHeld() | seam.SpeechResumed():
                 self._hold(message)
             case seam.SessionRefused():
-                self._alert(message.code)
-                self.end(SessionEnd(message.code[:_MAX_REASON_CHARS], TRY_LATER))
+                self._refuse(message.code)
             case _:
                 self._queue(message)
 
@@ -216,6 +190,8 @@ class DeviceSession:
         if hello.has_mcp:
             self._tools.begin()
         self._frame_ms = hello.frame_ms
+        self._allowance = Allowance.of_frames(hello.frame_ms)
+        self._language = hello.language
         opened = seam.SessionOpened(
             session_id=self.session_id,
             fence=self._fence,
@@ -346,18 +322,24 @@ class DeviceSession:
         except DeviceTooSlowError as error:
             self._fail(error)
 
+    def _refuse(self, code: str) -> None:
+        """Tell the device that nobody serves it, and leave it a moment to be read: a device clears its screen when the socket closes."""
+        if self._protocol.has_listened:
+            self._alert(code)
+        self._refusal, self._refused_s = code[:_MAX_REASON_CHARS], self._now()
+
     def _alert(self, code: str) -> None:
-        self._say(self._protocol.alert("Error", code, "sad"))
+        self._say(self._protocol.alert(*notice(code, self._language)))
 
     # The end.
 
     async def _watch(self) -> None:
         while self._socket.is_open:
             if end := overdue(self._vitals(), self._options.limits):
-                if end.reason == BRAIN_AWAY:
-                    self._alert(BRAIN_AWAY)
-                self.end(end)
-                return
+                if end.reason != BRAIN_AWAY or self._refusal:
+                    self.end(end)
+                    return
+                self._refuse(BRAIN_AWAY)
             self._tools.tick()
             await asyncio.sleep(_TICK_S)
         self._over.set()
@@ -373,6 +355,8 @@ class DeviceSession:
             unheard_s=now_s - self._heard_s,
             unsent_s=now_s - self._writer.sent_s,
             quiet_ms=self._quiet_ms,
+            refusal=self._refusal,
+            refused_s=now_s - self._refused_s,
         )
 
     def _fail(self, error: VoiceError) -> None:

@@ -114,7 +114,7 @@ def test_the_promises_are_judged_on_their_own_row() -> None:
 @pytest.mark.parametrize("target", [*SCRIPTED_TARGETS, *REAL_TARGETS], ids=lambda target: target.key)
 def test_every_target_names_a_result(target: Target) -> None:
     one = measured(turn(6.0, 1000.0))
-    for stage in ("asr", "tts"):
+    for stage in ("text", "tts"):
         one.stages[stage] = one.stages["vad"]  # type: ignore[index]  # a dict here
     results = against_single(figures(one), figures(one)) | {"audio": {"x_real_time_per_core": 400}}
     assert value_at(results, target.key) is not None

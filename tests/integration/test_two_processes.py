@@ -30,6 +30,12 @@ NOTICED_S = (MAX_MISSED_BEATS + 1) * BEAT_S + 5.0
 ROOT = Path(__file__).parents[2]
 
 
+def shown(code: str) -> str:
+    """Return the alert a device shows for an error."""
+    status, message, _ = notice(code)
+    return f"{status}: {message}"
+
+
 def quiet(_line: str) -> None:
     pass
 
@@ -119,8 +125,8 @@ def test_a_killed_brain_is_told_to_devices_and_a_new_one_serves_them(tmp_path: P
                     assert device.is_closed, "nobody leaves a device without an end"
                 cut = await asking
                 assert cut.outcome in {"closed", "failed"}
-                assert "Error: brain-away" in cut.alerts
-                assert "Error: brain-away" in waiting.firmware.log.alerts
+                assert shown("brain-away") in cut.alerts
+                assert shown("brain-away") in waiting.firmware.log.alerts
             assert not here.gateway.has_ended(), "the sockets' process lives on"
 
             await here.start_brain()
@@ -136,7 +142,7 @@ def test_a_killed_brain_is_told_to_devices_and_a_new_one_serves_them(tmp_path: P
                 asking = asyncio.create_task(idle.ask(SPEECH))
                 assert await idle.until(lambda: False, NOTICED_S) is False
                 assert idle.is_closed
-                assert (await asking).alerts == ("Error: stage",)
+                assert (await asking).alerts == (shown("stage"),)
             async with here.device(3) as again:
                 await talks(again)
 

@@ -18,6 +18,17 @@ from tests.edge.brain.talking import packets
 from tests.virtual_time import run
 
 
+class Clocked(DeafObserver):
+    """Keeps how long after the last speech each text was there."""
+
+    def __init__(self) -> None:
+        self.text_s: list[float] = []
+
+    def stage_seconds(self, stage: str, seconds: float) -> None:
+        if stage == "text":
+            self.text_s.append(seconds)
+
+
 class Scene:
     """A listener whose session does what is noted after each packet."""
 
@@ -26,6 +37,7 @@ class Scene:
         self.words: list[Words] = []
         self.noted: list[Errand] = []
         self.is_heard = True
+        self.observer = Clocked()
         self.finished_with = finished
         self.segmenter = Segmenter("d")
         self.segmenter.start("auto")
@@ -37,7 +49,7 @@ class Scene:
             Outlets(self._asked, self._worded, lambda: self.is_heard, self.noted.append),
             turn_detector=None if finished is None else self,
             partial_ms=600,
-            observer=DeafObserver(),
+            observer=self.observer,
             now=asyncio.get_running_loop().time,
         )
 
@@ -78,6 +90,15 @@ def test_words_come_while_somebody_speaks_in_the_pause_and_then_the_question() -
             assert {words.turn_id for words in on.words} == {question.utterance.turn_id}
             assert question.wait_ms == 600
             assert question.recognizer.known(question.utterance) is not None
+
+    run(scene())
+
+
+def test_text_is_timed_from_the_last_speech() -> None:
+    async def scene() -> None:
+        async with listening(ScriptedRecognizer(delay_s=0.1)) as on:
+            await on.says(packets(1440), wants_words=False)
+            assert on.observer.text_s == [pytest.approx(0.24 + 0.12)], "noticed with the packet after it"
 
     run(scene())
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from coordinator.bus import MemoryBus
 from edge import seam
 from edge.gateway.framing import VERSIONS, pack
-from edge.gateway.lifetime import Limits, SessionEnd
+from edge.gateway.lifetime import READ_S, Limits, SessionEnd
+from edge.gateway.notices import notice
 from edge.gateway.observer import DeafObserver
 from edge.gateway.session import DeviceSession, SessionOptions
 from models.errors import CloudUnreachableError
@@ -418,7 +419,7 @@ def test_end_of_a_turn_that_was_not_answered_is_told_at_once(
             await asyncio.sleep(3)
             assert on.got()[count:] == expected
             alerts = [message for _, message in on.socket.sent if named(message) == "alert/sad"]
-            assert [(alert["status"], alert["message"]) for alert in alerts] == [("Error", "llm-failed")] * len(alerts)
+            assert [(alert["status"], alert["message"]) for alert in alerts] == [notice("llm-failed")[:2]] * len(alerts)
 
     run(play())
 
@@ -629,7 +630,7 @@ def test_missing_brain_is_told_to_a_device_that_expects_an_answer() -> None:
             await on.listens()
             is_away = True
             assert await on.run == SessionEnd("brain-away", 1013)
-            assert on.socket.sent[-1][1]["message"] == "brain-away"
+            assert on.socket.sent[-1][1]["message"] == notice("brain-away").message
             assert on.socket.ends == [(1013, "brain-away")]
 
     run(play())
@@ -651,7 +652,8 @@ def test_refused_session_hears_why_and_is_closed() -> None:
             await on.listens()
             await on.answers(seam.SessionRefused(session_id=SID, fence=2**31 - 1, code="llm-overloaded"))
             assert (await on.run).reason == "llm-overloaded"
-            assert on.socket.sent[-1][1]["message"] == "llm-overloaded"
+            assert on.socket.sent[-1][1]["message"] == notice("llm-overloaded").message
+            assert asyncio.get_running_loop().time() - on.socket.sent[-1][0] >= READ_S
             assert on.socket.ends == [(1013, "llm-overloaded")]
 
     run(play())
