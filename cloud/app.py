@@ -37,6 +37,11 @@ class _Upstream:
             await asyncio.sleep(PROBE_S)
 
 
+def _not_ready(bus: NatsBus, upstream: _Upstream) -> Mapping[str, str]:
+    reasons = {} if bus.is_connected else {"nats": "not connected"}
+    return reasons if upstream.is_ready else {**reasons, "upstream": "does not answer GET /v1/models"}
+
+
 async def run(settings: CloudSettings, _role: str, stop: asyncio.Event) -> None:
     """Run the worker until ``stop`` is set; raise ConfigError for what keeps it from starting."""
     metrics = Metrics(CollectorRegistry())
@@ -48,6 +53,7 @@ async def run(settings: CloudSettings, _role: str, stop: asyncio.Event) -> None:
             nkey_seed=settings.nkey_seed,
             connect_s=settings.nats_connect_s,
             on_state=metrics.bus_connected.set,
+            on_drop=metrics.dropped.labels("bus").inc,
         ) as bus,
         OpenAIUpstream.connect(
             settings.upstream_url,
@@ -70,11 +76,7 @@ async def run(settings: CloudSettings, _role: str, stop: asyncio.Event) -> None:
             is_upstream_ready=lambda: health.is_ready,
         )
 
-        def not_ready() -> Mapping[str, str]:
-            reasons = {} if bus.is_connected else {"nats": "not connected"}
-            return reasons if health.is_ready else {**reasons, "upstream": "does not answer GET /v1/models"}
-
-        app = probes(metrics, not_ready=not_ready)
+        app = probes(metrics, not_ready=lambda: _not_ready(bus, health))
         async with (
             serve_http(app, settings.http_host, settings.http_port, variable="CLOUD_HTTP_PORT") as port,
             asyncio.TaskGroup() as tasks,

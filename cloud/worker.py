@@ -118,7 +118,7 @@ class PoolWorker:
     async def run(self) -> None:
         """Serve until cancelled; no request is under way any more when this ends.
 
-        Raises a group with CloudUnreachableError when the bus closes, so that its process ends and is started anew.
+        Raises a group with CloudUnreachableError naming the reason when the bus closes, so that its process ends and is started anew.
         """
         async with (
             self._bus.subscribe(wire.cancel_subject(self._pool), max_pending=MAX_PENDING) as cancels,
@@ -132,7 +132,7 @@ class PoolWorker:
             self.ready.set()
             async for message in requests:
                 self._take(message.payload, message.reply, tasks)
-            raise CloudUnreachableError("the bus closed")
+            await self._bus.lost()
 
     async def drain(self, within_s: float) -> None:
         """Refuse new requests and wait for those under way, at most ``within_s``."""

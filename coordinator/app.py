@@ -22,7 +22,7 @@ from coordinator.fleet.tokens import mint
 from coordinator.metrics import Metrics
 from coordinator.probes import probes, read_body, serve_http
 from coordinator.settings import CoordinatorSettings
-from models.errors import CloudUnreachableError, ConfigError, DeviceProtocolError
+from models.errors import ConfigError, DeviceProtocolError
 
 _log = structlog.get_logger()
 
@@ -94,7 +94,7 @@ class Bootstrap:
 
 
 async def hear_edges(bus: Bus, edges: Registry, metrics: Metrics) -> None:
-    """Note every edge's beats until cancelled; raise CloudUnreachableError when the bus closes."""
+    """Note every edge's beats until cancelled; raise CloudUnreachableError naming the reason when the bus closes."""
     metrics.edges_alive.set_function(lambda: len(edges.alive()))
     async with bus.subscribe(wire.edge_beat_subject("*")) as beats:
         async for message in beats:
@@ -102,7 +102,7 @@ async def hear_edges(bus: Bus, edges: Registry, metrics: Metrics) -> None:
                 edges.saw(wire.decode_edge_beat(message.payload))
             except msgspec.MsgspecError:
                 metrics.dropped.labels("edge-beat").inc()
-    raise CloudUnreachableError("the bus closed")
+    await bus.lost()
 
 
 async def run(settings: CoordinatorSettings, _role: str, stop: asyncio.Event) -> None:
@@ -118,6 +118,7 @@ async def run(settings: CoordinatorSettings, _role: str, stop: asyncio.Event) ->
         nkey_seed=settings.nkey_seed,
         connect_s=settings.nats_connect_s,
         on_state=metrics.bus_connected.set,
+        on_drop=metrics.dropped.labels("bus").inc,
     ) as bus:
 
         def not_ready() -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol, Self
 import msgspec
 import structlog
 
+from coordinator.credentials import check_seed, mend_for
 from coordinator.wire import MAX_PAYLOAD_BYTES
 from models.errors import CloudUnreachableError, ConfigError
 
@@ -63,7 +64,7 @@ class Bus(Protocol):
         ...
 
     async def lost(self) -> NoReturn:
-        """Raise CloudUnreachableError once the road is gone for good."""
+        """Raise CloudUnreachableError naming the reason once this bus will never carry a message again; wait until then."""
         ...
 
     async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
@@ -80,19 +81,23 @@ class Bus(Protocol):
 class _Line:
     """Waiting messages of one subscription: bounded, drops the newest, ends with the bus."""
 
-    def __init__(self, subject: str, queue: str, max_pending: int) -> None:
+    def __init__(self, subject: str, queue: str, max_pending: int, on_drop: Callable[[], None]) -> None:
         self.subject = subject
         self.queue = queue
         self.dropped = 0
         self._waiting: asyncio.Queue[BusMessage | None] = asyncio.Queue()
         self._max_pending = max_pending
+        self._on_drop = on_drop
 
     def put(self, message: BusMessage) -> None:
         """Add a message, or drop it when the line is full."""
-        if self._waiting.qsize() >= self._max_pending:
-            self.dropped += 1
-        else:
+        if self._waiting.qsize() < self._max_pending:
             self._waiting.put_nowait(message)
+            return
+        if not self.dropped:
+            _log.warning("bus_line_full", subject=self.subject, waiting=self._max_pending)
+        self.dropped += 1
+        self._on_drop()
 
     def end(self) -> None:
         """Let the reader see the end after what waits."""
@@ -110,13 +115,14 @@ class _Line:
 
 
 class MemoryBus:
-    """A Bus inside one process, for nodes that run as one process and for tests; needs no closing and starts no task."""
+    """A Bus inside one process, for nodes that run as one process and for tests; starts no task. ``on_drop`` hears of every loss."""
 
     is_connected = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_drop: Callable[[], None] = lambda: None) -> None:
         self._lines: list[_Line] = []
         self._turns: Counter[tuple[str, str]] = Counter()
+        self._on_drop = on_drop
 
     async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
         """Hand the message to every line that listens; tell ``reply`` when none does."""
@@ -144,7 +150,7 @@ class MemoryBus:
         self, subject: str, *, queue: str = "", max_pending: int = 1024
     ) -> AsyncGenerator[Subscription, None]:
         """Listen inside an ``async with``."""
-        line = _Line(subject, queue, max_pending)
+        line = _Line(subject, queue, max_pending, self._on_drop)
         self._lines.append(line)
         try:
             yield line
@@ -168,18 +174,21 @@ class MemoryBus:
 class _Link:
     """What nats-py tells about its connection, and who wants to know; it only calls coroutines."""
 
-    def __init__(self, name: str, on_state: Callable[[bool], None]) -> None:
+    def __init__(self, name: str, on_state: Callable[[bool], None], on_drop: Callable[[], None]) -> None:
         self.lines: set[_Line] = set()
+        self.on_drop = on_drop
         self._name = name
         self._on_state = on_state
         self.is_closed = asyncio.Event()
         self._is_up = False
         self._was_up = False
+        self._told_refusal = False
 
     async def up(self) -> None:
         """Note that the server answers."""
         _log.info("bus_connected", name=self._name)
         self._is_up = self._was_up = True
+        self._told_refusal = False
         self._on_state(True)  # noqa: FBT003 - the state itself
 
     async def down(self) -> None:
@@ -195,7 +204,10 @@ class _Link:
             line.end()
 
     async def failed(self, error: Exception) -> None:
-        """Note what the library could not raise."""
+        """Note what the library could not raise; being refused is told once, it is tried again every second or so."""
+        if (mend := mend_for(str(error))) and not self._told_refusal:
+            self._told_refusal = True
+            _log.warning("bus_refused", name=self._name, reason=str(error), mend=mend)
         _log.debug("bus_error", name=self._name, error=type(error).__name__)
         if not self._was_up and _cancels():
             raise asyncio.CancelledError  # the library may have swallowed it between two tries to connect
@@ -224,12 +236,13 @@ class NatsBus:
         nkey_seed: str | None = None,
         connect_s: float = CONNECT_S,
         on_state: Callable[[bool], None] = lambda _connected: None,
+        on_drop: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[NatsBus, None]:
-        """Connect, and reconnect for ever until left; a server that is away for ``connect_s`` at the start is a ConfigError.
+        """Connect, and reconnect until left or ``lost``; a server that is away for ``connect_s`` at the start is a ConfigError.
 
-        ``nkey_seed`` is the text of an NKey user seed. ``on_state`` hears every change of ``is_connected``.
+        ``nkey_seed`` is an NKey user seed. ``on_state`` hears every change of ``is_connected``, ``on_drop`` of every message lost.
         """
-        link = _Link(name, on_state)
+        link = _Link(name, on_state, on_drop)
         options: dict[str, Any] = {
             "name": name,
             "ping_interval": PING_S,
@@ -245,7 +258,7 @@ class NatsBus:
             "closed_cb": link.closed,
         }
         if nkey_seed:
-            _check_seed(nkey_seed)
+            check_seed(nkey_seed)
             options["nkeys_seed_str"] = nkey_seed
         client = await _connected(url, options, connect_s)
         try:
@@ -256,9 +269,14 @@ class NatsBus:
             await client.close()
 
     async def lost(self) -> NoReturn:
-        """Raise CloudUnreachableError once the server refuses us for good; the library does not reconnect then."""
+        """Raise CloudUnreachableError once the library gave the connection up, with what the server said last.
+
+        The library does so when the server says an error on an open connection, whatever its reason; a server that only goes away, or
+        refuses a connection anew, it tries again for ever.
+        """
         await self._link.is_closed.wait()
-        raise CloudUnreachableError("NATS closed the connection for good: is this user still allowed in?")
+        reason = str(self._client.last_error or "") or "no reason given"
+        raise CloudUnreachableError(f"NATS closed the connection for good: {reason}; {mend_for(reason)}".rstrip("; "))
 
     @property
     def is_connected(self) -> bool:
@@ -292,7 +310,7 @@ class NatsBus:
         """
         import nats.errors
 
-        line = _Line(subject, queue, max_pending)
+        line = _Line(subject, queue, max_pending, self._link.on_drop)
 
         async def take(message: Any) -> None:
             is_nobody = message.headers is not None and message.headers.get("Status") == _NO_RESPONDERS
@@ -369,18 +387,6 @@ async def _connected(url: str, options: dict[str, Any], within_s: float) -> Any:
     except (nats.errors.Error, ValueError) as error:  # before anything was opened
         raise ConfigError(f"{without_password(url)!r} is no NATS address: write nats://host:port") from error
     return client
-
-
-def _check_seed(seed: str) -> None:
-    """Raise ConfigError unless ``seed`` is an NKey seed."""
-    try:
-        import nkeys  # type: ignore[import-not-found, import-untyped, unused-ignore]  # optional, and without types
-    except ImportError as error:
-        raise ConfigError("an NKey seed is set but cannot be used: pip install 'nats-py[nkeys]'") from error
-    try:
-        nkeys.from_seed(bytearray(seed, "utf-8")).wipe()
-    except (nkeys.NkeysError, ValueError) as error:
-        raise ConfigError('the NKey seed is not one: a user\'s seed is one line that begins with "SU"') from error
 
 
 def without_password(url: str) -> str:

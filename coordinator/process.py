@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NoReturn, TypeVar
@@ -18,6 +19,8 @@ from models.errors import VoiceError
 S = TypeVar("S", bound=ProcessSettings)
 FAILED_STATUS = 2
 """Exit status of a process that could not start."""
+LEAVE_S = 0.5
+"""How long a start that is given up may take to close what it opened. A guess: closing sockets takes milliseconds."""
 
 Run = Callable[[S, str, asyncio.Event], Coroutine[Any, Any, None]]
 """Runs the process until the event is set: settings, role (\"\" when there is only one), event; waits for the event once it serves."""
@@ -37,7 +40,8 @@ class Stop(asyncio.Event):
 def main(cls: type[S], run: Run[S], *, program: str, about: str, roles: Sequence[str] = ()) -> int:
     """Run one process and return its exit status; every expected error is one line on standard error, never a traceback.
 
-    SIGTERM and SIGINT set the event; the process then ends its work and this returns 0. A start that is not over is given up.
+    SIGTERM and SIGINT set the event; the process then ends its work and this returns 0. A start that is not over is given
+    up: the process is gone after ``LEAVE_S`` at most, whatever a thread of it loads.
     """
     options = _options(program, about, roles)
     try:
@@ -46,8 +50,8 @@ def main(cls: type[S], run: Run[S], *, program: str, about: str, roles: Sequence
             _show(settings)
             return 0
         configure_logging(settings)
-        if not asyncio.run(_until_signalled(run, settings, getattr(options, "role", "") or "")):
-            _leave()
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_until_signalled(run, settings, getattr(options, "role", "") or ""))
     except VoiceError as error:
         print(f"{program}: {error}", file=sys.stderr)  # noqa: T201 - the one line
         return FAILED_STATUS
@@ -69,26 +73,38 @@ def _show(settings: ProcessSettings) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-async def _until_signalled(run: Run[S], settings: S, role: str) -> bool:
-    """Run until a signal; return False when that came before the process served."""
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the quicker loop, None for the standard library's where that cannot be imported."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _until_signalled(run: Run[S], settings: S, role: str) -> None:
+    """Run until a signal; leave the process when that came before it served and something of it cannot be stopped."""
     stop, loop = Stop(), asyncio.get_running_loop()
+    threads = set(threading.enumerate())
     running = loop.create_task(run(settings, role, stop), name="process")
+    late: asyncio.Future[None] = loop.create_future()
 
     def heed() -> None:
         stop.set()
-        if not stop.is_awaited:
+        if not (stop.is_awaited or running.cancelling()):
             running.cancel()
+            loop.call_later(LEAVE_S, late.cancel)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, heed)
-    try:
+    await asyncio.wait([running, late], return_when=asyncio.FIRST_COMPLETED)
+    if not running.cancelling():
         await running
-    except asyncio.CancelledError:
-        if not stop.is_set():
-            raise
-        return False
-    return True
+    elif not running.done() or set(threading.enumerate()) - threads:
+        _leave()
+    elif not running.cancelled():
+        running.result()
 
 
 def _leave() -> NoReturn:

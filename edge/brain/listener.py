@@ -135,9 +135,7 @@ class Listener:
         if detector is not None and self._segmenter.rules.end_by == "model":
             self._turn_ends.ask(partial(detector.finished, utterance), partial(self._told_of_end, utterance))
 
-    async def _told_early(
-        self, early: EarlyRecognizer, utterance: Utterance, voiced_ms: float, spoke_s: float
-    ) -> None:
+    async def _told_early(self, early: EarlyRecognizer, utterance: Utterance, voiced_ms: float, spoke_s: float) -> None:
         result = early.known(utterance)
         if isinstance(result, Transcript):
             self._observer.stage_seconds("text", self._now() - spoke_s)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import msgspec
 import pytest
@@ -269,13 +270,20 @@ def test_beats_are_noted_and_nonsense_is_counted() -> None:
     virtual_time.run(scenario())
 
 
-def test_a_bus_that_closes_is_an_error() -> None:
+class Lost(MemoryBus):
+    """A bus that gave its connection up."""
+
+    async def lost(self) -> NoReturn:
+        raise CloudUnreachableError("the reason")
+
+
+def test_a_bus_that_closes_is_an_error_that_says_why() -> None:
     async def scenario() -> None:
-        bus, site = MemoryBus(), Site()
+        bus, site = Lost(), Site()
         hearing = asyncio.create_task(hear_edges(bus, site.edges, site.metrics))
         await asyncio.sleep(0)
         bus._lines[0].end()
-        with pytest.raises(CloudUnreachableError, match="the bus closed"):
+        with pytest.raises(CloudUnreachableError, match="the reason"):
             await hearing
 
     virtual_time.run(scenario())

@@ -4,6 +4,7 @@ import asyncio
 import re
 
 import pytest
+import structlog.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,11 +164,14 @@ def test_a_request_somebody_listens_to_is_not() -> None:
 
 def test_a_full_line_drops_the_newest_and_counts() -> None:
     async def scenario() -> None:
-        bus = MemoryBus()
+        drops: list[None] = []
+        bus = MemoryBus(on_drop=lambda: drops.append(None))
         async with bus.subscribe("a", max_pending=2) as line:
-            for payload in (b"1", b"2", b"3", b"4"):
-                await bus.publish("a", payload)
-            assert line.dropped == 2
+            with structlog.testing.capture_logs() as logs:
+                for payload in (b"1", b"2", b"3", b"4"):
+                    await bus.publish("a", payload)
+            assert line.dropped == len(drops) == 2
+            assert [entry["event"] for entry in logs] == ["bus_line_full"], "once a line"
             assert await read(line, 2) == [b"1", b"2"]
             await bus.publish("a", b"5")
             assert await read(line, 1) == [b"5"]

@@ -107,6 +107,53 @@ def test_a_signal_during_the_start_gives_it_up_though_a_thread_is_busy(number: s
         assert child.wait(timeout=30) == 0
 
 
+HANGING = """
+import asyncio, sys
+from coordinator.process import main
+from coordinator.settings import ProcessSettings
+
+async def start(_settings, _role, stop):
+    try:
+        print("starting", flush=True)
+        await asyncio.sleep(3600)
+    finally:
+        await asyncio.sleep(3600)
+
+sys.exit(main(ProcessSettings, start, program="thing", about="Will not be tidied."))
+"""
+
+
+def test_a_start_given_up_does_not_wait_for_what_cannot_be_closed() -> None:
+    with subprocess.Popen([sys.executable, "-c", HANGING], cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "starting\n"
+        child.send_signal(signal.SIGTERM)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=30) == 0
+
+
+def test_the_loop_is_the_quick_one_where_it_is_installed(process: Process) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def look(_settings: Settings, _role: str, _stop: asyncio.Event) -> None:
+        loops.append(asyncio.get_running_loop())
+
+    assert process(look).status == 0
+    assert isinstance(loops[0], uvloop.Loop)
+
+
+def test_without_the_quick_loop_the_standard_one_does(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def look(_settings: Settings, _role: str, _stop: asyncio.Event) -> None:
+        loops.append(asyncio.get_running_loop())
+
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert process(look).status == 0
+    assert isinstance(loops[0], asyncio.SelectorEventLoop)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_sets_the_event_and_the_end_is_a_success(process: Process, number: signal.Signals) -> None:
     async def signalled(_settings: Settings, _role: str, stop: asyncio.Event) -> None:

@@ -12,6 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from cloud.worker import PoolWorker
 from coordinator import wire
@@ -580,9 +581,15 @@ def test_a_seed_opens_the_door_and_another_does_not(tmp_path: Path) -> None:
                 assert await read(line, 1) == [b"in"]
             wrong: Sequence[str | None] = (other_seed, None)
             for nkey_seed in wrong:
-                with pytest.raises(ConfigError, match="Authorization Violation") as caught:
-                    async with NatsBus.connect(server.url, name="a", nkey_seed=nkey_seed, connect_s=0.5):
+                with (
+                    structlog.testing.capture_logs() as logs,
+                    pytest.raises(ConfigError, match="Authorization Violation") as caught,
+                ):
+                    async with NatsBus.connect(server.url, name="a", nkey_seed=nkey_seed, connect_s=0.8):
                         pass
+                (told,) = [entry for entry in logs if entry["log_level"] == "warning"]
+                assert (told["event"], told["name"]) == ("bus_refused", "a")
+                assert "NKey seed" in told["mend"]
                 assert seed not in str(caught.value)
                 assert "\n" not in str(caught.value)
 

@@ -142,6 +142,25 @@ async def site(base: Path) -> AsyncGenerator[Site, None]:
         yield made
 
 
+class Deaf:
+    """A server that takes connections and says nothing."""
+
+    def __init__(self) -> None:
+        self.called = asyncio.Event()
+        self.url = ""
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncGenerator[Deaf, None]:
+        async with await asyncio.start_server(self._take, "127.0.0.1", 0) as server:
+            self.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            yield self
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.called.set()
+        await reader.read()
+        writer.close()
+
+
 class Model:
     """An OpenAI-compatible server that says a planned answer, word by word when it is let."""
 
@@ -359,6 +378,34 @@ def test_a_worker_told_to_end_does_not_wait_for_ever(tmp_path: Path) -> None:
             await until(lambda: model.open == 0)
             with pytest.raises(CompletionError):
                 await asking
+
+    run(scenario(), timeout_s=90)
+
+
+# Starts that are given up
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("module", "environ"),
+    [
+        ("coordinator", {"COORDINATOR_DEVICE_TOKEN_SECRET": SECRET}),
+        ("cloud", {}),
+        ("edge", {"EDGE_AUTH": "off", "EDGE_GATEWAY_PORT": "0"}),
+    ],
+)
+def test_a_process_that_waits_for_nats_ends_when_told(
+    tmp_path: Path, module: str, environ: dict[str, str], number: signal.Signals
+) -> None:
+    async def scenario() -> None:
+        async with children(tmp_path) as group, Deaf().listening() as nats:
+            here = Site(group, tmp_path)
+            here.nats_url = nats.url
+            waits = {f"{module.upper()}_NATS_CONNECT_S": "60", **environ}
+            process = await here.start(module, **waits)
+            async with asyncio.timeout(READY_S):
+                await nats.called.wait()
+            assert not [line for line in await process.ends(number) if line.get("level") == "error"]
 
     run(scenario(), timeout_s=90)
 

@@ -371,6 +371,8 @@ def test_a_process_that_is_told_to_stay_out_ends_with_one_line(
             line = line_of(child)
             assert line.startswith(f"python -m {module}: ")
             assert "closed" in line
+            assert "user authentication revoked" in line
+            assert "NKey seed" in line, "and what to do"
 
     run(scenario(), timeout_s=60)
 
