@@ -28,6 +28,14 @@ class RoutingDecision(msgspec.Struct, frozen=True, kw_only=True):
     """In [0, 1]."""
     threshold: float = 0.0
     """In [0, 1]; the cloud is asked when score >= threshold."""
+    pool: str = ""
+    """Cloud pool that is asked; "" unless ``tier`` is the cloud."""
+    gain: float = 0.0
+    """How much likelier the cloud is right than the edge, in [-1, 1]; 0 where nothing was predicted."""
+    policy: int = 0
+    """Version of the policy that decided."""
+    arm: str = ""
+    """Arm of a comparison this device is in; "" outside one."""
 
 
 class Marks(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture that belongs to a question."""
+
+    media_type: str
+    """"image/jpeg" or "image/png"."""
+    data: bytes
+
+
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """A dialogue that wants its next answer; the last message is the user's."""
 
@@ -24,6 +32,10 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str = ""
     language: str = ""
     """BCP-47 primary tag of the last message, "" when unknown."""
+    images: tuple[Image, ...] = ()
+    """What the last message shows."""
+    is_private: bool = False
+    """Whether the device's owner wants nothing of it to leave the edge."""
     max_tokens: int = 256
     budget_ms: int = 30_000
     """Milliseconds left for the whole answer, counted from when the receiver got the prompt."""
