@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 from coordinator.routing.complexity import THRESHOLD
 from coordinator.settings import ProcessSettings
 from coordinator.wire import token
+from edge.brain.groups import groups_from_json
 from models.variants import Variant
 
 SCRIPTED = "scripted"
@@ -141,6 +142,12 @@ class EdgeSettings(ProcessSettings):
     @classmethod
     def _fits_a_subject(cls, node_id: str) -> str:
         return token(node_id.replace(".", "-"))
+
+    @field_validator("endpointing")
+    @classmethod
+    def _can_be_read(cls, endpointing: str) -> str:
+        groups_from_json(endpointing)
+        return endpointing
 
     @property
     def execution_providers(self) -> tuple[str, ...]:

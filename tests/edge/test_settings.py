@@ -106,6 +106,12 @@ def test_devices_are_told_the_public_address_or_where_the_gateway_listens(enviro
     assert load(EdgeSettings, environ).websocket_url == url
 
 
+@pytest.mark.parametrize("text", ["{}", "[{}]", '[{"devices": "a", "endpointing": {"end_by": "silenc"}}]', "nonsense"])
+def test_groups_that_cannot_be_read_are_refused_before_the_start(text: str) -> None:
+    with pytest.raises(ConfigError, match="endpointing of device groups"):
+        load(EdgeSettings, {"EDGE_ENDPOINTING": text})
+
+
 def test_settings_in_force_show_no_secret() -> None:
     secrets = {"EDGE_DEVICE_TOKEN_SECRET": "correct horse battery", "EDGE_S3_SECRET_KEY": "staple"}
     settings = load(EdgeSettings, secrets)
