@@ -39,7 +39,7 @@ MATCHED = "XIAOZHI_FLEET_LLAMA_AVX2"
 
 How: pip download --no-binary :all: --no-deps llama-cpp-python, unpack, then in vendor/llama.cpp
 cmake -B build -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DBUILD_SHARED_LIBS=ON -DCMAKE_BUILD_TYPE=Release
-cmake --build build --target ggml-cpu; then copy llama_cpp/lib and lay the new libggml-cpu.so over its own.
+cmake --build build --target ggml-cpu; then copy llama_cpp/lib and lay the new libggml-cpu.so over its own, under all three of its names.
 """
 OURS, MATCHED_OURS, SERVER = "ours", "ours with AVX2 only", "llama.cpp's server"
 
