@@ -1,7 +1,8 @@
 """The language model with many dialogues at once, against llama.cpp's own server on the same file with as many threads.
 
 Each engine runs in a process of its own and they take turns, in the reverse order every other time, so that whatever else the machine does
-falls on both. A round is n requests at one moment: 48 tokens each, prompts of about 206 tokens of which 176 are a common system prompt.
+falls on both. A round is n requests at one moment: 48 tokens each, prompts of about 206 tokens of which 176 are a
+common system prompt, which ours is told ahead as the product tells it.
 The wheel of xllamacpp is compiled for AVX2 only. With a directory of llama.cpp libraries in XIAOZHI_FLEET_LLAMA_AVX2 in which
 libggml-cpu.so is compiled alike, a third engine gives the figure for equal kernels; see ``MATCHED``.
 """
@@ -23,7 +24,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.engine_llm_worker import Request, Round, Times
+from benchmarks.engine_llm_worker import SYSTEM, Request, Round, Times
 from benchmarks.report import ROOT, table_of
 from models.errors import CompletionError
 from models.store import locate
@@ -43,14 +44,6 @@ cmake --build build --target ggml-cpu; then copy llama_cpp/lib and lay the new l
 """
 OURS, MATCHED_OURS, SERVER = "ours", "ours with AVX2 only", "llama.cpp's server"
 
-_SYSTEM = (
-    "你是小智，一个装在小音箱里的语音助手，和家里的老人孩子说话。请用口语回答，每次只说一两句，不用列表、表情和标题。"
-    "不知道的事情就直接说不知道，不要编造。涉及时间、天气和家里的设备时，先说结论，再说一个理由。"
-    "对孩子要耐心，用他们听得懂的词；对老人要慢，把数字说清楚。别人打断你的时候，马上停下来听。"
-    "如果问题不清楚，就反问一句，不要猜。回答里不要出现网址、代码和英文缩写。说话要亲切自然，像一个熟悉的朋友，"
-    "不要重复用户的问题，也不要在结尾问还有什么可以帮忙。"
-    "晚上十点以后声音要轻，话要更短；有人说不舒服的时候，先问哪里难受，再建议他告诉家里人或者去看医生。"
-)
 _THINGS = ("大海", "森林", "月亮", "火车", "面条", "熊猫", "长城", "雨伞", "钢琴", "茶叶", "足球", "地图")
 _FRESH = count(1)
 """Makes every question, and every system prompt that must not be known, one that was never asked before."""
@@ -239,7 +232,7 @@ def _follow_up(engine: Engine, repetitions: int) -> dict[str, Any]:
     }
 
 
-def _round(level: int, system: str = _SYSTEM) -> list[Request]:
+def _round(level: int, system: str = SYSTEM) -> list[Request]:
     return [Request((("system", system), ("user", _question()))) for _ in range(level)]
 
 
@@ -249,7 +242,7 @@ def _question() -> str:
 
 
 def _unknown_system() -> str:
-    return f"{next(_FRESH)}号。{_SYSTEM}"
+    return f"{next(_FRESH)}号。{SYSTEM}"
 
 
 def _first_s(times: Times) -> float:

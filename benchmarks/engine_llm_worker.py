@@ -29,6 +29,15 @@ from models.prompts import Message, Prompt
 CONTEXT_TOKENS = 512
 """Of one dialogue: twice what the longest here needs."""
 BUDGET_MS = 600_000
+SYSTEM = (
+    "你是小智，一个装在小音箱里的语音助手，和家里的老人孩子说话。请用口语回答，每次只说一两句，不用列表、表情和标题。"
+    "不知道的事情就直接说不知道，不要编造。涉及时间、天气和家里的设备时，先说结论，再说一个理由。"
+    "对孩子要耐心，用他们听得懂的词；对老人要慢，把数字说清楚。别人打断你的时候，马上停下来听。"
+    "如果问题不清楚，就反问一句，不要猜。回答里不要出现网址、代码和英文缩写。说话要亲切自然，像一个熟悉的朋友，"
+    "不要重复用户的问题，也不要在结尾问还有什么可以帮忙。"
+    "晚上十点以后声音要轻，话要更短；有人说不舒服的时候，先问哪里难受，再建议他告诉家里人或者去看医生。"
+)
+"""What all requests but the fresh ones begin with: 176 tokens."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -87,6 +96,7 @@ class Ours:
         self._completer = LlamaCompleter(
             model, slots=slots, context_tokens=CONTEXT_TOKENS, cache_tokens=cells, engine=engine
         )
+        asyncio.run(self._completer.warm(SYSTEM))
 
     def answer(self, asked: Round) -> list[Answered]:
         """Answer all requests at once; blocks."""
