@@ -6,6 +6,7 @@ Delays are ``asyncio.sleep``, so they run on virtual time, and each engine count
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ import numpy as np
 from models.errors import CompletionError, RecognitionError, SynthesisError, VoiceError
 from models.prompts import CompletionDelta, Prompt, Usage
 from models.speech import AudioFrame, SpeechChunk, Transcript, Utterance
+
+KEPT = 1024
+"""Calls an engine remembers for tests; a load run makes millions."""
 
 _FULL_SCALE = 32768
 _TONE_HZ = 440.0
@@ -139,8 +143,8 @@ class ScriptedCompleter:
         error: type[VoiceError] = CompletionError,
     ) -> None:
         self.calls = Calls()
-        self.prompts: list[Prompt] = []
-        """Every prompt asked so far."""
+        self.prompts: deque[Prompt] = deque(maxlen=KEPT)
+        """The latest prompts asked."""
         self._answers = answers if answers is not None else {}
         self._first_token_s = first_token_s
         self._per_token_s = per_token_s
@@ -190,8 +194,8 @@ class ScriptedSynthesizer:
         error: type[VoiceError] = SynthesisError,
     ) -> None:
         self.calls = Calls()
-        self.sentences: list[str] = []
-        """Every sentence asked for so far."""
+        self.sentences: deque[str] = deque(maxlen=KEPT)
+        """The latest sentences asked for."""
         self._delay_s = delay_s
         self._ms_per_character = ms_per_character
         self._chunk_ms = chunk_ms

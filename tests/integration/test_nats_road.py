@@ -152,7 +152,7 @@ def test_an_answer_streams_across_the_leaf(tmp_path: Path) -> None:
             deltas = await ask(edge)
             assert [delta.text for delta in deltas] == ["一", "百", "度", ""]
             assert deltas[-1].usage == Usage(prompt_tokens=9, completion_tokens=3)
-            assert upstream.prompts == [PROMPT]
+            assert list(upstream.prompts) == [PROMPT]
             answers = await asyncio.gather(*(ask(edge) for _ in range(8)))
             assert ["".join(delta.text for delta in answer) for answer in answers] == ["一百度"] * 8
 

@@ -119,7 +119,7 @@ def test_the_completer_answers_as_planned_and_counts_tokens_last(answers, questi
     assert [delta.usage is not None for delta in deltas] == [False] * len(answer) + [True]
     assert deltas[-1].usage is not None
     assert deltas[-1].usage.completion_tokens == len(answer)
-    assert completer.prompts == [asking(question)]
+    assert list(completer.prompts) == [asking(question)]
 
 
 def test_the_completer_stops_at_the_prompts_limit():
@@ -187,7 +187,7 @@ def test_the_synthesizer_speaks_in_proportion_to_the_text():
         assert elapsed_s() == 0.25
 
     run(work())
-    assert synthesizer.sentences == ["你好，朋友。"]
+    assert list(synthesizer.sentences) == ["你好，朋友。"]
     assert synthesizer.calls == Calls(started=1, finished=1)
 
 

@@ -86,7 +86,7 @@ def test_texts_that_sound_the_same_are_one_sentence() -> None:
         assert await spoken(speaker, "5点了") == await spoken(speaker, "五点了")
 
     run(scene())
-    assert synthesizer.sentences == ["5点了"]
+    assert list(synthesizer.sentences) == ["5点了"]
 
 
 def test_same_sentence_at_the_same_moment_is_rendered_once_and_followers_get_packets_as_they_come() -> None:
