@@ -18,6 +18,7 @@ from edge.simulator.uplink import FRAME_MS
 from models.silero import SileroDetector
 from models.speech import AudioFrame
 from models.store import locate
+from models.variants import quickest_path
 
 DEVICES = 64
 """Two full batches: one is judged while the next comes together."""
@@ -73,7 +74,7 @@ async def _packets() -> list[bytes]:
 
 async def _through(packets: Sequence[bytes], laps: int) -> float:
     """Let all devices send ``laps`` packets each as fast as they are judged; return seconds of sound per CPU second."""
-    detector = SileroDetector(locate("silero-vad")["model"])
+    detector = SileroDetector(quickest_path(locate("silero-vad")["model"]))
 
     async def device(at: int) -> float:
         decoder, stream, heard_ms = OpusDecoder(), detector.listen(), 0.0
