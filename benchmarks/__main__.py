@@ -16,6 +16,7 @@ NAMES = {
     "endpoint": "when a sentence is over: false cut-offs and waits, by silence and by a model",
     "engines": "each engine by itself: voice detection, recognition, language model, sound",
     "opus": "what each Opus bitrate and complexity costs and sounds like",
+    "routing": "which prompts deserve the cloud: random, length, complexity, expected gain and the oracle on recorded outcomes",
     "soak": "garbage, thousands of turns and barge-ins at random moments: crashes, leaks, stuck sessions",
     "turns": "spoken turns from the device's side: time to first audio on the edge, from the cloud and from the cache",
 }

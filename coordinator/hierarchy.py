@@ -58,13 +58,14 @@ class Hierarchy:
         await self.cache.put(prompt, answer, model)
 
     async def _ask(self, decision: RoutingDecision, prompt: Prompt) -> AsyncGenerator[CompletionDelta, None]:
-        """Ask the decided tier, and the other one when it fails before its first word."""
+        """Ask the decided tier, and the other one when it fails before its first word; a private prompt never leaves."""
         self.observe(decision)
         try:
             first, rest = await self._first(decision.tier, prompt)
         except CompletionError as error:
             other = Tier.EDGE if decision.tier is Tier.CLOUD else Tier.CLOUD
-            if other is Tier.CLOUD and not (error.retryable and self.conditions().cloud_reachable):
+            may_leave = not prompt.is_private and self.conditions().cloud_reachable
+            if other is Tier.CLOUD and not (error.retryable and may_leave):
                 raise
             self.observe(msgspec.structs.replace(decision, tier=other, reason=error.code))
             first, rest = await self._first(other, prompt)

@@ -23,7 +23,7 @@ class RoutingDecision(msgspec.Struct, frozen=True, kw_only=True):
     turn_id: str
     tier: Tier
     reason: str
-    """Kebab-case: "below-threshold", "complex", "remembered", "cloud-unreachable", ..."""
+    """Kebab-case: "private", "real-time", "device-command", "asked-to-think", "below-threshold", "complex", "remembered", ..."""
     score: float = 0.0
     """In [0, 1]."""
     threshold: float = 0.0

@@ -111,6 +111,7 @@ def session_options(settings: EdgeSettings) -> SessionOptions:
             turn_wait_ms=max(settings.turn_wait_ms, settings.end_silence_ms),
         ),
         groups=groups_from_json(settings.endpointing),
+        private_devices=tuple(filter(None, map(str.strip, settings.private_devices.split(",")))),
         limits=DialogueLimits(max_tokens=settings.max_tokens),
         language=settings.language,
         budget_s=settings.budget_s,

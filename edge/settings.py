@@ -114,6 +114,9 @@ class EdgeSettings(ProcessSettings):
     """Silence that ends an utterance of which the turn model said that it goes on; at least end_silence_ms."""
     endpointing: str = ""
     """Device groups as a JSON list: [{"devices": "aa:bb:*", "endpointing": {"end_by": "silence", "end_silence_ms": 900}}]."""
+    private_devices: str = ""
+    """Shell patterns of device ids with commas between them, e.g. "aa:bb:*,cc:*": what these ask never leaves the edge, and is not
+    remembered."""
     partial_ms: int = Field(600, ge=0, le=10_000)
     """Speech after which what is said over an answer is transcribed while it goes on; 0 for never."""
     max_tokens: int = Field(128, ge=8, le=4096)

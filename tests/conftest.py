@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
+
+settings.register_profile("fleet", deadline=None)  # a busy machine is no failure
+settings.load_profile("fleet")
 
 INTEGRATION = Path(__file__).parent / "integration"
 

@@ -36,12 +36,21 @@ HEAVY = {
     "opuslib_next": {"edge/brain/opus.py"},
     "piper": {"models/piper.py"},
     "redis": {"coordinator/cache/redis_tier.py"},
+    "scipy": {"coordinator/routing/train.py"},
+    "sklearn": {"coordinator/routing/train.py"},
     "websockets": {"edge/gateway/server.py", "edge/simulator/client.py"},
     "xllamacpp": {"manifests/llama_server.py", "benchmarks/engine_llm_worker.py"},
 }
 """Third-party weights and the only modules that may import them."""
 
-LIGHT = ("edge.brain.pipeline", "coordinator.routing.policy", "models", "coordinator.hierarchy", "edge.gateway.session")
+LIGHT = (
+    "edge.brain.pipeline",
+    "coordinator.routing.policy",
+    "coordinator.routing.rules",
+    "models",
+    "coordinator.hierarchy",
+    "edge.gateway.session",
+)
 MAX_FUNCTION_LINES = 50
 MAX_FILE_LINES = 400
 

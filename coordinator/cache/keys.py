@@ -42,6 +42,8 @@ def normalise(text: str) -> str:
 
 def is_memorable(prompt: Prompt) -> bool:
     """Return whether the answer to the prompt's question may be given to somebody else later."""
+    if prompt.is_private or prompt.images:
+        return False
     question = unicodedata.normalize("NFKC", prompt.question)
     return MIN_QUESTION_CHARS <= len(question.strip()) <= MAX_QUESTION_CHARS and _DEPENDS.search(question) is None
 

@@ -47,11 +47,13 @@ class Conversation:
         device_id: str,
         *,
         language: str = "zh",
+        is_private: bool = False,
         system_prompts: Mapping[str, str] = SYSTEM_PROMPTS,
         limits: Limits | None = None,
     ) -> None:
         self._device_id = device_id
         self._language = language
+        self._is_private = is_private
         self._system_prompts = system_prompts
         self._limits = limits or Limits()
         self._past: deque[Message] = deque()
@@ -70,6 +72,7 @@ class Conversation:
             messages=(*opening, *messages, Message(role="user", text=question)),
             device_id=self._device_id,
             language=language,
+            is_private=self._is_private,
             max_tokens=self._limits.max_tokens,
             budget_ms=budget_ms,
         )

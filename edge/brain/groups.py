@@ -36,5 +36,9 @@ def groups_from_json(text: str) -> tuple[DeviceGroup, ...]:
 
 def endpointing_of(device_id: str, groups: Sequence[DeviceGroup], otherwise: Endpointing) -> Endpointing:
     """Return the rules of the first group the device belongs to, else ``otherwise``."""
-    known_as = device_id.lower()
-    return next((group.endpointing for group in groups if fnmatchcase(known_as, group.devices.lower())), otherwise)
+    return next((group.endpointing for group in groups if is_one_of(device_id, [group.devices])), otherwise)
+
+
+def is_one_of(device_id: str, patterns: Sequence[str]) -> bool:
+    """Return whether one of the shell patterns fits the device's id; case does not matter."""
+    return any(fnmatchcase(device_id.lower(), pattern.lower()) for pattern in patterns)

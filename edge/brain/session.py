@@ -24,7 +24,7 @@ from edge.brain.conversation import Conversation, Limits
 from edge.brain.ears import Ears
 from edge.brain.floor import Floor
 from edge.brain.flow import stopped
-from edge.brain.groups import DeviceGroup, endpointing_of
+from edge.brain.groups import DeviceGroup, endpointing_of, is_one_of
 from edge.brain.inbox import Inbox
 from edge.brain.listener import Listener, Outlets, Question, Words, words_of
 from edge.brain.observer import BrainObserver, DeafObserver
@@ -65,6 +65,8 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     endpointing: Endpointing = Endpointing()
     groups: tuple[DeviceGroup, ...] = ()
     """Devices that are listened to differently; the first group a device belongs to counts."""
+    private_devices: tuple[str, ...] = ()
+    """Shell patterns of the ids of devices whose questions never leave the edge."""
     limits: Limits = Limits()
     language: str = "zh"
     """For devices whose record names none."""
@@ -127,7 +129,10 @@ class BrainSession:
         rules = endpointing_of(opened.device_id, self._options.groups, self._options.endpointing)
         self._segmenter = Segmenter(opened.device_id, rules=rules, language=opened.language)
         self._conversation = Conversation(
-            opened.device_id, language=opened.language or self._options.language, limits=self._options.limits
+            opened.device_id,
+            language=opened.language or self._options.language,
+            is_private=is_one_of(opened.device_id, self._options.private_devices),
+            limits=self._options.limits,
         )
         self._wake_words = frozenset(bare(word) for word in self._options.wake_words)
         self._listens_after = False

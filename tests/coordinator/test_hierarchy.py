@@ -54,8 +54,8 @@ class Bench:
             observe=self.seen.append,
         )
 
-    async def ask(self, question: str) -> str:
-        prompt = Prompt(turn_id="t", messages=(Message(role="user", text=question),))
+    async def ask(self, question: str, *, private: bool = False) -> str:
+        prompt = Prompt(turn_id="t", messages=(Message(role="user", text=question),), is_private=private)
         async with aclosing(self.hierarchy.complete(prompt)) as deltas:
             return "".join([delta.text async for delta in deltas])
 
@@ -172,5 +172,28 @@ def test_closing_after_the_first_word_closes_the_source() -> None:
         assert bench.cloud.open == 1
         await stream.aclose()
         assert bench.cloud.open == 0
+
+    run(scenario())
+
+
+def test_a_private_prompt_fails_rather_than_leave_the_edge() -> None:
+    async def scenario() -> None:
+        bench = Bench(Source("", error=OverloadedError("full")), Source("cloud"))
+        with pytest.raises(OverloadedError):
+            await bench.ask(HARD, private=True)
+        assert bench.cloud.started == 0
+        assert [decision.reason for decision in bench.seen] == ["private"]
+
+    run(scenario())
+
+
+def test_what_a_private_prompt_was_answered_is_not_remembered() -> None:
+    async def scenario() -> None:
+        bench = Bench(Source("edge"), Source("cloud"))
+        for private in (True, False, True):
+            await bench.ask(EASY, private=private)
+        assert bench.edge.started == 3
+        await bench.ask(EASY)
+        assert bench.edge.started == 3, "the answer to the other was"
 
     run(scenario())

@@ -87,3 +87,8 @@ def test_an_assembled_brain_shows_its_stages_in_the_metrics() -> None:
             assert value(metrics, "voice_speech_cache_bytes") == 0
 
     run(scenario())
+
+
+@pytest.mark.parametrize(("text", "patterns"), [("", ()), (" aa:* ,,bb:* ", ("aa:*", "bb:*"))])
+def test_private_devices_are_read_as_patterns(text: str, patterns: tuple[str, ...]) -> None:
+    assert session_options(settings(private_devices=text)).private_devices == patterns

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.cache.keys import answer_key, is_memorable, normalise
-from models.prompts import Message, Prompt
+from models.prompts import Image, Message, Prompt
 
 
 def prompt(question: str, *, system: str = "be brief", language: str = "zh") -> Prompt:
@@ -58,6 +61,15 @@ def test_what_depends_on_more_than_words_is_never_remembered(question: str) -> N
 )
 def test_plain_facts_are_memorable(question: str) -> None:
     assert is_memorable(prompt(question))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"is_private": True}, {"images": (Image(media_type="image/png", data=b"png"),)}], ids=str
+)
+def test_what_is_private_or_about_a_picture_is_never_remembered(changes: dict[str, Any]) -> None:
+    question = Prompt(turn_id="t", messages=(Message(role="user", text="法国的首都是哪个城市？"),))
+    assert answer_key(question, "v") is not None
+    assert answer_key(msgspec.structs.replace(question, **changes), "v") is None
 
 
 def test_version_persona_and_language_are_part_of_the_key() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.brain.groups import DeviceGroup, endpointing_of, groups_from_json
+from edge.brain.groups import DeviceGroup, endpointing_of, groups_from_json, is_one_of
 from edge.brain.segmenter import Endpointing
 from models.errors import ConfigError
 
@@ -47,3 +47,10 @@ def test_first_group_that_knows_the_device_counts(device_id: str, end_silence_ms
         DeviceGroup(devices="aa:*", endpointing=Endpointing(end_silence_ms=1200)),
     )
     assert endpointing_of(device_id, groups, OTHERWISE).end_silence_ms == end_silence_ms
+
+
+@pytest.mark.parametrize(
+    ("patterns", "fits"), [((), False), (("aa:*",), True), (("AA:BB:*", "cc:*"), True), (("bb:*", ""), False)]
+)
+def test_a_device_is_one_of_those_a_pattern_fits(patterns: tuple[str, ...], fits: bool) -> None:
+    assert is_one_of("aa:BB:cc:dd:ee:ff", patterns) is fits

@@ -240,6 +240,12 @@ def test_engine_that_hangs_ends_the_turn_after_the_budget() -> None:
     assert talking.engines.running == 0
 
 
+@pytest.mark.parametrize(("patterns", "private"), [((), False), (("d*",), True), (("e*",), False)])
+def test_the_questions_of_private_devices_are_marked(patterns: tuple[str, ...], private: bool) -> None:
+    talking = one_turn(quick(), SessionOptions(private_devices=patterns))
+    assert talking.engines.completer.prompts[0].is_private is private
+
+
 def test_interrupted_answer_is_remembered_as_far_as_it_was_heard() -> None:
     async def scene() -> None:
         engines = quick()
