@@ -28,6 +28,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     cloud: Right
 
 
+_HEADER = b'{"about":'
+"""How a first line begins that says where the outcomes come from."""
 _DECODER = msgspec.json.Decoder(Outcome)
 
 
@@ -39,7 +41,7 @@ def read_outcomes(path: Path) -> list[Outcome]:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     found: list[Outcome] = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
+        if not line.strip() or (number == 1 and line.startswith(_HEADER)):
             continue
         try:
             found.append(_DECODER.decode(line))

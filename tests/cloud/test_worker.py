@@ -132,7 +132,7 @@ def test_an_answer_streams_from_the_upstream_to_the_asker() -> None:
                 (0.5, "度", "scripted"),
             ]
             assert heard[-1][1] == CompletionDelta(text="", usage=Usage(prompt_tokens=9, completion_tokens=3))
-            assert upstream.prompts == [PROMPT]
+            assert list(upstream.prompts) == [PROMPT]
             await turns()
             assert site.results == {"answered": 1}
             assert site.counts == [1, 0]
