@@ -158,7 +158,7 @@ class DeviceProtocol:
             "hello": (_Hello, self._on_hello),
             "listen": (_Listen, self._on_listen),
             "abort": (_Abort, self._on_abort),
-            "mcp": (_Mcp, lambda message: Mcp(payload=message.payload)),
+            "mcp": (_Mcp, _on_mcp),
             "goodbye": (_Kind, lambda _message: Goodbye()),
             "iot": (_Kind, lambda _message: Ignored(kind="iot")),
             "ping": (_Kind, lambda _message: Ignored(kind="ping")),
@@ -243,7 +243,7 @@ class DeviceProtocol:
                 return Violation(code="hello-first", message=f"{kind} before hello")
             shape, meaning = self._known[kind]
             return meaning(msgspec.json.decode(text, type=shape))
-        except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        except (msgspec.MsgspecError, RecursionError, UnicodeError, OverflowError) as error:
             name = kind or "a message that is no JSON object with a type"
             return Violation(code="malformed", message=f"{name}: {type(error).__name__}", fatal=kind == "hello")
 
@@ -295,6 +295,12 @@ class DeviceProtocol:
         """A device that interrupts says ``listen/start`` again, in every mode when its wake word did it (protocol §8.3)."""
         self.is_listening = False
         return Abort(reason=(message.reason or "")[:64])
+
+
+def _on_mcp(message: _Mcp) -> DeviceEvent:
+    """JSON has numbers of any size; raise OverflowError for those that nothing behind this could pass on."""
+    msgspec.msgpack.encode(message.payload)
+    return Mcp(payload=message.payload)
 
 
 def _primary_tag(language: str) -> str:

@@ -347,6 +347,17 @@ almost_messages = st.fixed_dictionaries(
 ).map(lambda message: json.dumps(message, ensure_ascii=False))
 
 
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1])
+def test_a_number_nobody_could_pass_on_is_a_violation(number: int) -> None:
+    protocol = DeviceProtocol("s")
+    protocol.receive(json.dumps(HELLO))
+    (event,) = protocol.receive(json.dumps({"type": "mcp", "payload": {"id": [number]}}))
+    assert isinstance(event, Violation)
+    assert (event.code, event.fatal) == ("malformed", False)
+    (event,) = protocol.receive(json.dumps({"type": "mcp", "payload": {"id": 2**63}}))
+    assert event == Mcp(payload={"id": 2**63})
+
+
 @settings(max_examples=300)
 @given(
     st.sampled_from([None, *VERSIONS]),
