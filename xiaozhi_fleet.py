@@ -15,6 +15,8 @@ from typing import Annotated, Any, TypeVar
 import structlog
 import typer
 
+from coordinator.commands import EXPLAIN_EXAMPLES, REPLAY_EXAMPLES, explain, replay
+from coordinator.policy_commands import app as policy_app
 from edge.speaking import say
 from models.commands import app as models_app
 from models.errors import ConfigError, VoiceError
@@ -38,6 +40,9 @@ app = typer.Typer(
     "`python -m edge`, `python -m coordinator` and `python -m cloud`; each explains itself with --help and --check-config.",
 )
 app.add_typer(models_app, name="models", short_help="List, pull and verify models.")
+app.add_typer(policy_app, name="policy", short_help="Show and change which prompts deserve the cloud.")
+app.command("explain", short_help="Print a turn whole, with every decision.", epilog=EXPLAIN_EXAMPLES)(explain)
+app.command("replay", short_help="Try a policy on turns that were.", epilog=REPLAY_EXAMPLES)(replay)
 
 _SAY_EXAMPLES = """\b
 Examples:

@@ -115,6 +115,8 @@ class OpenAIUpstream:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if prompt.messages and prompt.messages[-1].role == "assistant":  # the beginning of the answer, to go on from
+            body |= {"add_generation_prompt": False, "continue_final_message": True}
         try:
             async with aclosing(self._stream(body)) as deltas:
                 async for delta in deltas:

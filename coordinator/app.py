@@ -19,9 +19,11 @@ from coordinator.bus import Bus, NatsBus
 from coordinator.fleet.bootstrap import MAX_BODY_BYTES, answer, read_question
 from coordinator.fleet.registry import Registry
 from coordinator.fleet.tokens import mint
+from coordinator.jetstream import JetStream
 from coordinator.metrics import Metrics
 from coordinator.probes import probes, read_body, serve_http
 from coordinator.settings import CoordinatorSettings
+from coordinator.stores import make_stores
 from models.errors import ConfigError, DeviceProtocolError
 
 _log = structlog.get_logger()
@@ -130,9 +132,19 @@ async def run(settings: CoordinatorSettings, _role: str, stop: asyncio.Event) ->
             asyncio.TaskGroup() as tasks,
         ):
             hearing = tasks.create_task(hear_edges(bus, edges, metrics), name="hear-edges")
+            keeping = tasks.create_task(
+                make_stores(
+                    JetStream(bus, domain=settings.jetstream_domain, asker="coordinator"),
+                    replicas=settings.bucket_replicas,
+                    keep_turns_hours=settings.keep_turns_hours,
+                    keep_turns_mib=settings.keep_turns_mib,
+                ),
+                name="make-stores",
+            )
             _log.info("coordinator_ready", port=port)
             await stop.wait()
             hearing.cancel()
+            keeping.cancel()
 
 
 def check(settings: CoordinatorSettings) -> None:

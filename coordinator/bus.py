@@ -30,6 +30,7 @@ _WRITE_S = 1.0
 """How long ``publish`` waits for a server that does not read while 2 MiB are unsent; the library's default is for ever."""
 _NO_RESPONDERS = "503"
 """Status with which nats-server says that nobody listens (NATS ADR-4)."""
+Headers = Mapping[str, str] | None
 _USER = re.compile(r"^((?:\w+://)?).*@")
 
 
@@ -283,7 +284,7 @@ class NatsBus:
         """Whether the server answers pings."""
         return bool(self._client.is_connected)
 
-    async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
+    async def publish(self, subject: str, payload: bytes, *, reply: str = "", headers: Headers = None) -> None:
         """Send now; raise CloudUnreachableError when not connected (nothing is kept for later) or when too large."""
         import nats.errors
 
@@ -293,7 +294,7 @@ class NatsBus:
             raise CloudUnreachableError(f"{subject}: not connected to NATS")
         cancels = _cancels()
         try:
-            await self._client.publish(subject, payload, reply)
+            await self._client.publish(subject, payload, reply, dict(headers) if headers else None)
         except (nats.errors.Error, OSError) as error:
             raise CloudUnreachableError(f"{subject}: {type(error).__name__}") from error
         if _cancels() > cancels:
@@ -312,11 +313,9 @@ class NatsBus:
 
         line = _Line(subject, queue, max_pending, self._link.on_drop)
 
-        async def take(message: Any) -> None:
-            is_nobody = message.headers is not None and message.headers.get("Status") == _NO_RESPONDERS
-            line.put(
-                BusMessage(subject=message.subject, payload=message.data, reply=message.reply, no_responders=is_nobody)
-            )
+        async def take(sent: Any) -> None:
+            nobody = sent.headers is not None and sent.headers.get("Status") == _NO_RESPONDERS
+            line.put(BusMessage(subject=sent.subject, payload=sent.data, reply=sent.reply, no_responders=nobody))
 
         try:
             # Without limits of its own, which would drop uncounted: ``take`` never waits, so the line is the only queue.

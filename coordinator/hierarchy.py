@@ -1,91 +1,137 @@
-"""The coordinator's spine, a Completer made of Completers: remember, score, choose, ask, fall back.
+"""The coordinator's spine, a Completer made of Completers: remember, decide, ask, fall back.
 
-An answer changes hands only before its first word: once something was said, a failure is reported. Only an answer that came to its
-end is remembered; neither a failed nor an interrupted one is.
+Until something was said the answer may change hands freely (``opening``). What a cloud writes is given out in whole clauses only, so
+one that dies or starves afterwards leaves no half sentence behind: the edge is asked to go on from the last words given. Only an answer
+that came to its end, from where it was meant to come from, is remembered.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import replace as changed
 
-import msgspec
+from msgspec.structs import replace
 
+from coordinator.attempt import Attempt
 from coordinator.cache.answers import AnswerCache
-from coordinator.routing.policy import Conditions, Policy
+from coordinator.clauses import speech_s
+from coordinator.continuation import continued
+from coordinator.first_clause import draft
+from coordinator.opening import DOUBTS, Desk, Opening, Routes
+from coordinator.pools import Pools
+from coordinator.routing.policy import Conditions
 from coordinator.turns import RoutingDecision, Tier
 from models.engines import Completer
-from models.errors import CompletionError, DeadlineError
+from models.errors import CompletionError
 from models.prompts import CompletionDelta, Prompt
 
-FIRST_TOKEN_S = 4.0
-"""How long the cloud may be silent before the edge answers instead. A guess that leaves a slow first token its chance on a CPU."""
+STALL_S = 2.0
+"""A cloud that has begun may pause this long between two tokens, or its first-token time if that is longer. A busy pool takes 0.1 s."""
+LAG_S = 1.2
+"""A listener who has heard all may wait this long while tokens trickle in, or the first-token time if that is longer. A guess."""
 
 
 def _ignore(_decision: RoutingDecision) -> None:
     """Observe nothing."""
 
 
-@dataclass(frozen=True, slots=True)
 class Hierarchy:
     """Answers from memory, from the edge's model or from the cloud's, and says why."""
 
-    edge: Completer
-    cloud: Completer
-    cache: AnswerCache
-    policy: Callable[[], Policy] = Policy
-    conditions: Callable[[], Conditions] = Conditions
-    observe: Callable[[RoutingDecision], None] = _ignore
-    first_token_s: float = field(default=FIRST_TOKEN_S, kw_only=True)
+    def __init__(
+        self,
+        edge: Completer,
+        clouds: Mapping[str, Completer],
+        cache: AnswerCache,
+        router: Routes,
+        *,
+        conditions: Callable[[], Conditions] = Conditions,
+        observe: Callable[[RoutingDecision], None] = _ignore,
+        doubt_threshold: float | None = None,
+        now: Callable[[], float] = time.monotonic,
+        dice: random.Random | None = None,
+    ) -> None:
+        """``clouds`` has a way to each pool; ``doubt_threshold`` is a mean log-probability, None for an edge that never doubts.
+
+        ``now`` and ``dice`` are for the breakers; turns are timed by the loop's clock.
+        """
+        self.pools = Pools(clouds, now=now, dice=dice)
+        """For metrics: states of breakers, hedges so far."""
+        self._cache = cache
+        self._desk = Desk(edge, self.pools, router, conditions, observe, doubt_threshold)
 
     async def complete(self, prompt: Prompt) -> AsyncGenerator[CompletionDelta, None]:
         """Yield the answer from the cheapest place that can give it; raise CompletionError when no place can."""
-        remembered = await self.cache.get(prompt)
-        decision = self.policy().decide(prompt, self.conditions())
+        remembered = await self._cache.get(prompt)
+        decision = self._decide(prompt)
         if remembered is not None:
-            self.observe(msgspec.structs.replace(decision, tier=Tier.CACHE, reason="remembered"))
+            self._desk.observe(replace(decision, tier=Tier.CACHE, pool="", reason="remembered"))
             yield CompletionDelta(text=remembered.text, model=remembered.model)
             return
 
         answer, model = "", ""
-        async with aclosing(self._ask(decision, prompt)) as deltas:
+        last = decision
+
+        def observe(made: RoutingDecision) -> None:
+            nonlocal last
+            last = made
+            self._desk.observe(made)
+
+        async with aclosing(self._ask(changed(self._desk, observe=observe), decision, prompt)) as deltas:
             async for delta in deltas:
                 answer += delta.text
                 model = model or delta.model
                 yield delta
-        await self.cache.put(prompt, answer, model)
+        if last.tier is decision.tier or last.reason == DOUBTS:
+            await self._cache.put(prompt, answer, model)
 
-    async def _ask(self, decision: RoutingDecision, prompt: Prompt) -> AsyncGenerator[CompletionDelta, None]:
-        """Ask the decided tier, and the other one when it fails before its first word; a private prompt never leaves."""
-        self.observe(decision)
+    def _decide(self, prompt: Prompt) -> RoutingDecision:
+        policy = self._desk.routes.policy_for(prompt.device_id)
+        conditions = self._desk.conditions()
+        closed = conditions.closed_pools | self.pools.closed(policy)
+        return self._desk.routes.decide(prompt, changed(conditions, closed_pools=closed))
+
+    async def _ask(
+        self, desk: Desk, decision: RoutingDecision, prompt: Prompt
+    ) -> AsyncGenerator[CompletionDelta, None]:
+        """Yield what the decided tier answers, or whoever takes its place; a private prompt never leaves."""
+        if decision.tier is Tier.CLOUD and desk.routes.policy_for(prompt.device_id).edge_speaks_first:
+            begun = await draft(desk.edge, prompt)
+            if begun:
+                yield CompletionDelta(text=begun)
+                prompt = continued(prompt, begun, prompt.budget_ms / 1000)
+        async with AsyncExitStack() as stack:
+            opening = Opening(desk, prompt, decision, stack)
+            speaker = await opening.speaker()
+            async with aclosing(_spoken(opening, speaker)) as deltas:
+                async for delta in deltas:
+                    yield delta
+
+
+async def _spoken(opening: Opening, speaker: Attempt) -> AsyncGenerator[CompletionDelta, None]:
+    """Yield the answer of who speaks, finished by the edge if that is a cloud that does not come to its end."""
+    if speaker.decision.tier is Tier.CLOUD:
+        given, waited_s = "", 0.0
+        stall_s, lag_s = (max(limit_s, opening.first_token_s) for limit_s in (STALL_S, LAG_S))
         try:
-            first, rest = await self._first(decision.tier, prompt)
-        except CompletionError as error:
-            other = Tier.EDGE if decision.tier is Tier.CLOUD else Tier.CLOUD
-            may_leave = not prompt.is_private and self.conditions().cloud_reachable
-            if other is Tier.CLOUD and not (error.retryable and may_leave):
-                raise
-            self.observe(msgspec.structs.replace(decision, tier=other, reason=error.code))
-            first, rest = await self._first(other, prompt)
-        async with aclosing(rest):
-            yield first
-            async for delta in rest:
+            while True:
+                since_s = _now_s()
+                delta = await speaker.next(stall_s=stall_s, lag_s=speech_s(given) + lag_s - waited_s)
+                waited_s += _now_s() - since_s
+                if delta is None:
+                    return
+                given += delta.text
                 yield delta
+        except CompletionError as error:
+            speaker.fail(error)
+        speaker = opening.finish(given)
+    while (delta := await speaker.next()) is not None:
+        yield delta
 
-    async def _first(self, tier: Tier, prompt: Prompt) -> tuple[CompletionDelta, AsyncGenerator[CompletionDelta, None]]:
-        """Return the first piece that says something and the open rest; raise CompletionError with the stream closed."""
-        completer = self.cloud if tier is Tier.CLOUD else self.edge
-        limit_s = self.first_token_s if tier is Tier.CLOUD else prompt.budget_ms / 1000
-        async with AsyncExitStack() as unless_it_speaks:
-            stream = await unless_it_speaks.enter_async_context(aclosing(completer.complete(prompt)))
-            try:
-                async with asyncio.timeout(limit_s):
-                    async for delta in stream:
-                        if delta.text:
-                            unless_it_speaks.pop_all()
-                            return delta, stream
-            except TimeoutError as error:
-                raise DeadlineError(f"{tier}: no first word within {limit_s:g} s") from error
-        raise CompletionError(f"{tier}: the answer was empty")
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

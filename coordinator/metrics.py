@@ -64,6 +64,7 @@ class Metrics:
         self._looked_up = 0
         self._hits = 0
         self._add_speaking(registry)
+        self._add_routing(registry)
 
     def _add_speaking(self, registry: CollectorRegistry) -> None:
         """Add what tells how near its limits a brain is."""
@@ -78,6 +79,25 @@ class Metrics:
         self.speech_cache_bytes = Gauge("voice_speech_cache_bytes", "Speech kept as packets", registry=registry)
         self.encoding_level = Gauge(
             "voice_encoding_level", "0 is the best quality of speech, more is cheaper", registry=registry
+        )
+
+    def _add_routing(self, registry: CollectorRegistry) -> None:
+        """Add what tells how prompts are shared out."""
+        self.decisions = Counter(
+            "voice_routing_decisions", "Where prompts went and why", ["tier", "pool", "reason"], registry=registry
+        )
+        self.breaker_closed = Gauge(
+            "voice_pool_breaker_closed",
+            "1 while a pool is asked, 0 while it is left alone",
+            ["pool"],
+            registry=registry,
+        )
+        self.hedges = Gauge("voice_hedged_calls", "Second calls made since the start", registry=registry)
+        self.policy_version = Gauge(
+            "voice_policy_version", "Version of the policy in force; 0 is the process's own", registry=registry
+        )
+        self.policy_refused = Counter(
+            "voice_policy_refused", "Policies not put in force or not saved", ["reason"], registry=registry
         )
 
     def observe_turn(self, record: TurnRecord) -> None:

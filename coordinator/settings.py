@@ -90,6 +90,14 @@ class CoordinatorSettings(ProcessSettings):
         "nats", validation_alias=AliasChoices("COORDINATOR_EDGE_NODES_DISCOVERY", "EDGE_NODES_DISCOVERY")
     )
     """Edges are found by their beats on NATS; "kubernetes" is refused until it is built."""
+    jetstream_domain: str = "hub"
+    """JetStream domain of the hub that keeps policy and turns; empty for a NATS server without domains."""
+    bucket_replicas: int = Field(1, ge=1, le=5)
+    """Servers of a NATS cluster that keep them."""
+    keep_turns_hours: float = Field(0.0, ge=0, le=8760)
+    """How long finished turns are kept for explain and replay. They hold what people said; 0 deletes what was kept."""
+    keep_turns_mib: int = Field(1024, ge=1, le=1_048_576)
+    """Space for them; the oldest give way."""
 
 
 S = TypeVar("S", bound=ProcessSettings)

@@ -8,7 +8,11 @@ a message to the whole pool, because the asker does not know who took the reques
     voice.answer.<edge>.<request>         AnswerFrame             worker -> the edge that asked
     voice.beat.edge.<edge>                EdgeBeat                edge -> coordinator service
     voice.beat.pool.<pool>.<worker>       PoolBeat                worker -> whoever cares
-    voice.turn.<edge>                     TurnRecord (turns.py)   edge -> whoever watches
+    voice.turn.<edge>.<turn>              TurnRecord (turns.py)   edge -> whoever watches, and the stream that keeps them
+    $KV.policy.routing                    routing policy, JSON    operator -> every edge, which keeps the last good one
+
+The last two are also what JetStream keeps in the hub: the stream ``TURN_STREAM``, only when the operator wants it, and the key-value
+bucket ``POLICY_BUCKET``.
 """
 
 from __future__ import annotations
@@ -27,6 +31,13 @@ ANSWER_BEAT_S = 0.5
 """A worker that is busy but has nothing to say sends ``AnswerBeat`` this often."""
 ANSWER_SILENCE_S = 2.0
 """An asker that heard nothing for so long takes the worker for lost."""
+
+POLICY_BUCKET = "policy"
+"""Key-value bucket of what an operator decides for the fleet."""
+POLICY_KEY = "routing"
+"""Key of the routing policy in it."""
+TURN_STREAM = "TURNS"
+"""Stream that keeps the records of finished turns."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -63,9 +74,10 @@ def pool_beat_subject(pool: str, worker_id: str) -> str:
     return f"voice.beat.pool.{token(pool)}.{worker_id if worker_id == '*' else token(worker_id)}"
 
 
-def turn_subject(edge_id: str) -> str:
-    """Subject of the records of finished turns; ``*`` listens to all edges."""
-    return f"voice.turn.{edge_id if edge_id == '*' else token(edge_id)}"
+def turn_subject(edge_id: str, turn_id: str = "*") -> str:
+    """Subject of the record of one finished turn; ``*`` listens to all edges, all turns."""
+    edge, turn = (name if name == "*" else token(name) for name in (edge_id, turn_id))
+    return f"voice.turn.{edge}.{turn}"
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):

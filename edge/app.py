@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from coordinator import wire
+from coordinator.buckets import JetStreamBucket
 from coordinator.bus import Bus, MemoryBus, NatsBus
 from coordinator.cache.ladder import CacheTier, Ladder
 from coordinator.cache.memory import MemoryTier
 from coordinator.cache.object_store import ObjectStoreTier
 from coordinator.cache.redis_tier import RedisTier
 from coordinator.fleet.tokens import TokenAuthenticator
+from coordinator.jetstream import JetStream
 from coordinator.metrics import Metrics
 from coordinator.probes import Checks, probes, serve_http
 from edge.assembly import assembled
+from edge.background import running
 from edge.engines import load_engines
 from edge.gateway.lifetime import Limits
 from edge.gateway.server import Authenticator, Gateway
 from edge.gateway.session import SessionOptions as DeviceOptions
 from edge.observers import GatewayMetrics
+from edge.routing import routed
 from edge.settings import MIN_SECRET_CHARS, EdgeSettings
 from models.errors import CloudUnreachableError, ConfigError
 
@@ -53,7 +56,7 @@ async def run(settings: EdgeSettings, role: str, stop: asyncio.Event) -> None:
             connect_s=settings.nats_connect_s,
             on_state=metrics.bus_connected.set,
         ) as nats,
-        _running(nats.lost(), "bus-watch"),
+        running(nats.lost(), "bus-watch"),
         AsyncExitStack() as stack,
     ):
         seam_bus: Bus = nats if role else MemoryBus()
@@ -83,7 +86,7 @@ async def run(settings: EdgeSettings, role: str, stop: asyncio.Event) -> None:
 class _Node:
     settings: EdgeSettings
     metrics: Metrics
-    nats: Bus
+    nats: NatsBus
     seam_bus: Bus
     waits: dict[str, str]
     checks: list[Checks]
@@ -98,14 +101,27 @@ class _Node:
             stack.push_async_callback(engines.close)
             tiers = [MemoryTier(), *[await stack.enter_async_context(tier) for tier in _far_tiers(self.settings)]]
             ladder = Ladder(tiers, observe=self.metrics.observe_cache)
+            router = await stack.enter_async_context(routed(self.settings, self.metrics, self._policies()))
             brain = await stack.enter_async_context(
-                assembled(self.settings, engines, ladder, nats=self.nats, seam_bus=self.seam_bus, metrics=self.metrics)
+                assembled(
+                    self.settings,
+                    engines,
+                    ladder,
+                    router,
+                    nats=self.nats,
+                    seam_bus=self.seam_bus,
+                    metrics=self.metrics,
+                )
             )
-            async with _running(brain.run(), "brain"):
+            async with running(brain.run(), "brain"):
                 await brain.ready.wait()
                 del self.waits["engines"]
                 yield
                 await brain.drain(self.settings.drain_s)
+
+    def _policies(self) -> JetStreamBucket:
+        streams = JetStream(self.nats, domain=self.settings.jetstream_domain, asker=self.settings.node_id)
+        return JetStreamBucket(streams, wire.POLICY_BUCKET)
 
     @asynccontextmanager
     async def gateway(self, authenticator: Authenticator) -> AsyncGenerator[None, None]:
@@ -122,7 +138,7 @@ class _Node:
             observer=GatewayMetrics(self.metrics),
         ) as gateway:
             self.checks.append(lambda: {"brain": "not heard of"} if gateway.is_brain_away else {})
-            async with _running(self._beat(gateway), "edge-beat"):
+            async with running(self._beat(gateway), "edge-beat"):
                 yield
                 await gateway.drain(self.settings.drain_s)
 
@@ -177,17 +193,3 @@ class _Everybody:
 
     def check(self, device_id: str, client_id: str, token: str) -> None:
         """Let it in."""
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncGenerator[None, None]:
-    """Run ``work`` while the body runs; if it fails, the body is cancelled and the failure raised."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(work, name=name)
-            yield
-            task.cancel()
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        raise group.exceptions[0] from None

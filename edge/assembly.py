@@ -12,8 +12,9 @@ from coordinator.cache.answers import AnswerCache
 from coordinator.cache.ladder import Ladder
 from coordinator.hierarchy import Hierarchy
 from coordinator.metrics import Metrics
-from coordinator.remote import RemoteCompleter
-from coordinator.routing.policy import Conditions, Policy
+from coordinator.routing.policy import Conditions
+from coordinator.routing.router import Router
+from coordinator.turns import RoutingDecision
 from edge.brain.brain import Brain
 from edge.brain.conversation import Limits as DialogueLimits
 from edge.brain.groups import groups_from_json
@@ -24,6 +25,7 @@ from edge.brain.session import SessionOptions
 from edge.brain.speaker import Speaker
 from edge.engines import Engines
 from edge.observers import BrainMetrics
+from edge.routing import Roads, count_decision
 from edge.settings import EdgeSettings
 from models.errors import OverloadedError, RecognitionError, SynthesisError, VoiceError
 from models.limited import LimitedCompleter, LimitedRecognizer, LimitedSynthesizer
@@ -60,26 +62,25 @@ def intakes(tolerance: float) -> Intakes:
 
 @asynccontextmanager
 async def assembled(
-    settings: EdgeSettings, engines: Engines, ladder: Ladder, *, nats: Bus, seam_bus: Bus, metrics: Metrics
+    settings: EdgeSettings,
+    engines: Engines,
+    ladder: Ladder,
+    router: Router,
+    *,
+    nats: Bus,
+    seam_bus: Bus,
+    metrics: Metrics,
 ) -> AsyncGenerator[Brain, None]:
     """Yield a brain that is not running yet; its voices are closed when this is left. Raises ConfigError."""
     stages = intakes(settings.stage_tolerance)
-    speaker = Speaker(
-        LimitedSynthesizer(engines.synthesizer, stages.tts),
-        voice=engines.voice,
-        words=engines.words,
-        slots=Slots("opus", settings.encode_threads, max_waiting=8 * settings.max_devices, refusal=SynthesisError),
-        cache=PacketCache(max_bytes=settings.speech_cache_mib * _MIB),
-        observe=lambda source: metrics.speech_sources.labels(source).inc(),
-    )
+    speaker = _speaker(settings, engines, stages, metrics)
     hierarchy = Hierarchy(
         LimitedCompleter(engines.completer, stages.llm),
-        RemoteCompleter(nats, settings.pool, settings.node_id),
+        Roads(nats, settings.node_id),
         AnswerCache(ladder if settings.answer_cache else Ladder([]), f"{settings.llm_name}|{settings.pool}"),
-        policy=lambda: Policy(threshold=settings.threshold),
+        router,
         conditions=lambda: Conditions(cloud_reachable=nats.is_connected),
-        observe=lambda decision: brain.observe_decision(decision),  # noqa: PLW0108 - the brain is made of this
-        first_token_s=settings.first_token_s,
+        observe=lambda decision: observe(decision),  # noqa: PLW0108 - what observes is made of this
     )
     brain = Brain(
         seam_bus,
@@ -93,12 +94,29 @@ async def assembled(
         max_sessions=settings.max_devices,
         is_overloaded=lambda: stages.are_full,
         observer=BrainMetrics(metrics),
+        records=nats,
     )
+
+    def observe(decision: RoutingDecision) -> None:
+        brain.observe_decision(decision)
+        count_decision(metrics, hierarchy, decision)
+
     _show(metrics, brain, engines, stages, speaker)
     try:
         yield brain
     finally:
         await speaker.close()
+
+
+def _speaker(settings: EdgeSettings, engines: Engines, stages: Intakes, metrics: Metrics) -> Speaker:
+    return Speaker(
+        LimitedSynthesizer(engines.synthesizer, stages.tts),
+        voice=engines.voice,
+        words=engines.words,
+        slots=Slots("opus", settings.encode_threads, max_waiting=8 * settings.max_devices, refusal=SynthesisError),
+        cache=PacketCache(max_bytes=settings.speech_cache_mib * _MIB),
+        observe=lambda source: metrics.speech_sources.labels(source).inc(),
+    )
 
 
 def session_options(settings: EdgeSettings) -> SessionOptions:

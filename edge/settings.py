@@ -125,11 +125,19 @@ class EdgeSettings(ProcessSettings):
     """How long a turn may go on without saying anything new."""
 
     pool: str = "qwen-14b"
-    """Cloud pool that gets the hard prompts."""
+    """Cloud pool that gets the hard prompts. This and the next three are the policy until the fleet has one (xiaozhi-fleet policy)."""
+    router: Literal["gain", "complexity"] = "complexity"
+    """What is scored: what the cloud would gain, or how hard a prompt looks."""
     threshold: float = Field(THRESHOLD, ge=0, le=2)
-    """Complexity from which the cloud is asked; above 1 it never is."""
+    """Score from which the cloud is asked; above 1 it never is."""
     first_token_s: float = Field(4.0, gt=0, le=60)
     """How long the cloud may be silent before the edge answers."""
+    jetstream_domain: str = "hub"
+    """JetStream domain of the hub that keeps the policy; empty for a NATS server without domains."""
+    state_dir: Path | None = None
+    """Directory in which the policy in force and today's spending outlive a restart; made when needed, not kept when not set."""
+    promises: Path | None = None
+    """Promises for a policy with a quality floor, made from known outcomes; those shipped with the gain model when not set."""
 
     answer_cache: bool = True
     """Whether answers are remembered; off for load tests in which everybody says the same."""

@@ -127,7 +127,8 @@ class _Starter:
         up = await self._servers(cloud_url)
         ports = _Ports(*free_ports(5))
         models = {"EDGE_MODELS_ROOT": str(self.models_root)} if self.models_root else {}
-        roles = _roles(up, ports, {"EDGE_ENGINES": engines, **models, **edge_env})
+        state = {"EDGE_STATE_DIR": str(self.base / "edge-state")}
+        roles = _roles(up, ports, {"EDGE_ENGINES": engines, **state, **models, **edge_env})
         async with together() as tasks:
             for name, module, env, port in roles:
                 tasks.create_task(self._role(name, module, env, port))
@@ -163,6 +164,7 @@ def _roles(up: _Servers, ports: _Ports, edge_env: Mapping[str, str]) -> list[_Ro
         "COORDINATOR_NATS_URL": up.hub_url,
         "COORDINATOR_HTTP_PORT": str(ports.coordinator),
         "COORDINATOR_DEVICE_TOKEN_SECRET": secret,
+        "COORDINATOR_KEEP_TURNS_HOURS": "1",  # for explain; what is kept ends with the site's directory
     }
     cloud = {
         "CLOUD_NATS_URL": up.hub_url,

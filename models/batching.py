@@ -36,8 +36,8 @@ class Batcher(Generic[In, Out]):
     An idle engine starts at once; what arrives while it works is the next batch: lower priorities first, within one the oldest. With
     ``wait_ms`` above 0 a batch that is not full is held back that long for more. ``call`` blocks and returns one result per item in
     order; what it raises, all waiters of the batch get. At most ``max_waiting`` items are in line; then the newest of the highest
-    priority is refused with ``refusal``. The first in line is always taken; of the others, those that ``admit`` says yes to, given the
-    items taken so far: so that short work need not wait for long work beside it. A task exists only while there is work.
+    priority is refused with ``refusal``. The first in line is always taken; of the others all, or those that ``admit`` says yes to,
+    given the items taken so far: so that short work need not wait for long work beside it. A task exists only while there is work.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Batcher(Generic[In, Out]):
         wait_ms: float = 0.0,
         max_waiting: int = 1024,
         refusal: type[VoiceError] = OverloadedError,
-        admit: Callable[[Sequence[In], In], bool] = lambda _taken, _item: True,
+        admit: Callable[[Sequence[In], In], bool] | None = None,
     ) -> None:
         self._call = call
         self._slots = slots
@@ -77,9 +77,14 @@ class Batcher(Generic[In, Out]):
         notice neither.
         """
         self._make_room(priority)
-        waiter = _Waiter[In, Out](item, priority, asyncio.get_running_loop().create_future())
-        insort(self._line, waiter, key=lambda other: other.priority)
-        if len(self._line) >= self._max_items:
+        # Not _Waiter[In, Out](...): that is 1.6 us more, 2,500 times a second at 150 devices.
+        waiter: _Waiter[In, Out] = _Waiter(item, priority, asyncio.get_running_loop().create_future())
+        line = self._line
+        if not line or line[-1].priority <= priority:
+            line.append(waiter)
+        else:
+            insort(line, waiter, key=lambda other: other.priority)
+        if len(line) >= self._max_items:
             self._full.set()
         self._begin()
         try:
@@ -153,12 +158,10 @@ class Batcher(Generic[In, Out]):
 
     def _take(self) -> list[_Waiter[In, Out]]:
         """Take the next batch out of the line."""
-        taken, left = list[_Waiter[In, Out]](), list[_Waiter[In, Out]]()
-        for waiter in self._line:
-            is_wanted = not taken or (
-                len(taken) < self._max_items and self._admit([one.item for one in taken], waiter.item)
-            )
-            (taken if is_wanted else left).append(waiter)
+        if self._admit is None:
+            taken, left = self._line[: self._max_items], self._line[self._max_items :]
+        else:
+            taken, left = _parted(self._line, self._max_items, self._admit)
         self._line = left
         if len(left) < self._max_items:
             self._full.clear()
@@ -176,6 +179,17 @@ class Batcher(Generic[In, Out]):
             if waiter in batch:
                 await _settled(task)
                 return
+
+
+def _parted(
+    line: Sequence[_Waiter[In, Out]], most: int, admit: Callable[[Sequence[In], In], bool]
+) -> tuple[list[_Waiter[In, Out]], list[_Waiter[In, Out]]]:
+    """Return the first in line with up to ``most`` in all whom ``admit`` lets be beside it, and the others, both in order."""
+    taken, left = list[_Waiter[In, Out]](), list[_Waiter[In, Out]]()
+    for waiter in line:
+        is_wanted = not taken or (len(taken) < most and admit([one.item for one in taken], waiter.item))
+        (taken if is_wanted else left).append(waiter)
+    return taken, left
 
 
 async def _settled(task: asyncio.Task[Sequence[Out]]) -> None:

@@ -58,6 +58,14 @@ def test_every_command_is_known() -> None:
         ("models", "list"),
         ("models", "pull"),
         ("models", "verify"),
+        ("explain",),
+        ("replay",),
+        ("policy", "show"),
+        ("policy", "check"),
+        ("policy", "set"),
+        ("policy", "history"),
+        ("policy", "rollback"),
+        ("policy", "arms"),
     }
 
 
@@ -72,11 +80,11 @@ def test_help_of_every_command_shows_examples_and_each_of_them_parses(command: t
     examples = [line.partition(called)[2] for line in shown.output.splitlines() if f"  {called}" in line]
     assert examples
     for example in examples:
-        with leaf.make_context(called, shlex.split(re.split(r"\s+[(|]", example)[0])):
+        with leaf.make_context(called, shlex.split(re.split(r"\s+[(|>]", example)[0])):
             pass
 
 
-@pytest.mark.parametrize("group", [(), ("models",)])
+@pytest.mark.parametrize("group", [(), ("models",), ("policy",)])
 def test_a_group_alone_lists_its_commands(group: tuple[str, ...]) -> None:
     lines = invoke(*group).output.splitlines()
     for command in commands():

@@ -14,8 +14,10 @@ import structlog
 
 from coordinator import wire
 from coordinator.bus import Bus
+from coordinator.turn_log import without_words
 from coordinator.turns import RoutingDecision, TurnRecord
 from edge import seam
+from edge.brain.groups import is_one_of
 from edge.brain.observer import BrainObserver, DeafObserver
 from edge.brain.pipeline import Pipeline
 from edge.brain.session import BrainSession, SessionOptions
@@ -63,13 +65,16 @@ class Brain:
         max_sessions: int = 150,
         is_overloaded: Callable[[], bool] = lambda: False,
         observer: BrainObserver | None = None,
+        records: Bus | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``bus`` leads to the gateway; finished turns are told on ``records``, where None is the same bus."""
         self.ready = asyncio.Event()
         """Set once the gateway's messages are heard."""
         self.lost_messages = 0
         """Messages from or to the gateway that could not be read or sent."""
         self._bus = bus
+        self._told_on = records or bus
         self._node_id = node_id
         self._edge_id = edge_id
         self._brain_id = brain_id
@@ -213,20 +218,22 @@ class Brain:
             self._observer.stage_seconds(name, seconds)
         if record.code:
             self._observer.error("turn", record.code)
-        await self._publish(wire.turn_subject(self._edge_id), wire.encode(record))
+        is_private = is_one_of(record.device_id, self._options.private_devices)
+        told = without_words(record) if is_private else record
+        await self._publish(wire.turn_subject(self._edge_id, record.turn_id), wire.encode(told), self._told_on)
 
     async def _beat(self) -> None:
         while True:
             beat = seam.BrainBeat(brain_id=self._brain_id, sessions=len(self._open))
-            await self._publish(seam.beat_subject(self._node_id), seam.encode(beat))
+            await self._publish(seam.beat_subject(self._node_id), seam.encode(beat), self._bus)
             await asyncio.sleep(seam.BEAT_S)
 
     async def _send(self, message: seam.DownMessage) -> None:
-        await self._publish(seam.down_subject(self._node_id), seam.encode(message))
+        await self._publish(seam.down_subject(self._node_id), seam.encode(message), self._bus)
 
-    async def _publish(self, subject: str, payload: bytes) -> None:
+    async def _publish(self, subject: str, payload: bytes, bus: Bus) -> None:
         try:
-            await self._bus.publish(subject, payload)
+            await bus.publish(subject, payload)
         except CloudUnreachableError:
             self._lost("unsendable-message", subject=subject)
 

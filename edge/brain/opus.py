@@ -51,6 +51,7 @@ class OpusDecoder:
         self._max_samples = rate_hz * MAX_FRAME_MS // 1000
         self._pcm = (ctypes.c_int16 * self._max_samples)()
         self._pcm_pointer = ctypes.cast(self._pcm, ctypes.POINTER(ctypes.c_int16))
+        self._pcm_bytes = memoryview(self._pcm).cast("B")
         self._last_samples = rate_hz * _FIRST_FRAME_MS // 1000
         self.concealed = 0
         """Packets that could not be decoded and were replaced by what libopus guesses."""
@@ -66,7 +67,7 @@ class OpusDecoder:
             samples = self._call(None, self._last_samples)
         else:
             self._last_samples = samples
-        return ctypes.string_at(self._pcm, 2 * samples) if samples > 0 else bytes(2 * self._last_samples)
+        return bytes(self._pcm_bytes[: 2 * samples]) if samples > 0 else bytes(2 * self._last_samples)
 
     def _call(self, packet: bytes | None, samples: int) -> int:
         return int(

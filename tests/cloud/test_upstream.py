@@ -194,6 +194,19 @@ def test_the_question_is_an_openai_chat_completion() -> None:
     run(scenario())
 
 
+def test_an_answer_that_was_begun_is_to_be_continued() -> None:
+    async def scenario() -> None:
+        stub = Stub(ANSWER)
+        begun = Message(role="assistant", text="水的沸点，")
+        async with asked(stub) as upstream:
+            await answer_of(upstream, Prompt(turn_id="t", messages=(*PROMPT.messages, begun)))
+        body = json.loads(stub.requests[0][2])
+        assert body["messages"][-1] == {"role": "assistant", "content": "水的沸点，"}
+        assert (body["add_generation_prompt"], body["continue_final_message"]) == (False, True)
+
+    run(scenario())
+
+
 def test_no_key_is_no_authorization() -> None:
     async def scenario() -> None:
         stub = Stub(ANSWER)

@@ -81,8 +81,10 @@ SUBJECTS = [
     (wire.edge_beat_subject("*"), "voice.beat.edge.*"),
     (wire.pool_beat_subject("p", "w"), "voice.beat.pool.p.w"),
     (wire.pool_beat_subject("p", "*"), "voice.beat.pool.p.*"),
-    (wire.turn_subject("edge-1"), "voice.turn.edge-1"),
-    (wire.turn_subject("*"), "voice.turn.*"),
+    (wire.turn_subject("edge-1", "t-1"), "voice.turn.edge-1.t-1"),
+    (wire.turn_subject("edge-1"), "voice.turn.edge-1.*"),
+    (wire.turn_subject("*"), "voice.turn.*.*"),
+    (wire.turn_subject("*", "t-1"), "voice.turn.*.t-1"),
 ]
 
 
@@ -98,6 +100,13 @@ def test_a_name_that_could_reach_another_subject_is_refused(name: str) -> None:
     for make in (wire.complete_subject, wire.cancel_subject, lambda name: wire.answer_subject("e", name)):
         with pytest.raises(ConfigError, match="NATS subject"):
             make(name)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "**", ">", "a\r\nPUB", "十", "x" * 65])
+def test_neither_edge_nor_turn_of_a_record_can_reach_another_subject(name: str) -> None:
+    for edge_id, turn_id in ((name, "t"), ("e", name)):
+        with pytest.raises(ConfigError, match="NATS subject"):
+            wire.turn_subject(edge_id, turn_id)
 
 
 @pytest.mark.parametrize("name", ["a", "x" * 64, "edge-1", "0_9"])

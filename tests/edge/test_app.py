@@ -18,6 +18,7 @@ from edge import app, engines
 from edge.settings import EdgeSettings
 from models.errors import CatalogError, ConfigError, DeviceAuthError, VoiceError
 from tests import virtual_time
+from tests.coordinator.streams import HeaderMemoryBus
 from tests.real_time import run
 
 SECRET = "sixteen letters!"
@@ -33,7 +34,7 @@ class Nats:
     """In place of NatsBus: connects to a bus in memory, and remembers that it was asked to."""
 
     def __init__(self) -> None:
-        self.bus = MemoryBus()
+        self.bus = HeaderMemoryBus()
         self.names: list[str] = []
 
     @asynccontextmanager

@@ -12,10 +12,11 @@ from coordinator.metrics import Metrics
 from edge.assembly import LEEWAY, assembled, intakes, session_options
 from edge.brain.groups import endpointing_of
 from edge.engines import Engines
+from edge.routing import routed
 from edge.settings import EdgeSettings
 from models.errors import ConfigError, OverloadedError, RecognitionError, SynthesisError, VoiceError
 from models.scripted import ScriptedCompleter, ScriptedDetector, ScriptedRecognizer, ScriptedSynthesizer
-from tests.virtual_time import run
+from tests.real_time import run
 
 
 def settings(**fields: Any) -> EdgeSettings:
@@ -76,9 +77,12 @@ def test_an_assembled_brain_shows_its_stages_in_the_metrics() -> None:
             waiting={"llm": lambda: 3},
         )
         bus = MemoryBus()
-        async with assembled(
-            settings(), engines, Ladder([MemoryTier()]), nats=bus, seam_bus=bus, metrics=metrics
-        ) as brain:
+        async with (
+            routed(settings(), metrics) as router,
+            assembled(
+                settings(), engines, Ladder([MemoryTier()]), router, nats=bus, seam_bus=bus, metrics=metrics
+            ) as brain,
+        ):
             assert brain.sessions == 0
             assert value(metrics, "processing_queue_size", stage="llm") == 3
             assert value(metrics, "processing_queue_size", stage="opus") == 0

@@ -27,7 +27,8 @@ from coordinator.cache.ladder import Ladder
 from coordinator.cache.memory import MemoryTier
 from coordinator.hierarchy import Hierarchy
 from coordinator.remote import RemoteCompleter
-from coordinator.routing.policy import Policy
+from coordinator.routing.policy import Policy, PoolTerms
+from coordinator.routing.router import Router
 from edge import seam
 from edge.brain.brain import Brain
 from edge.brain.opus import OpusDecoder, OpusEncoder
@@ -155,10 +156,11 @@ class Node:
         tier = MemoryTier(now=plan.now)
         self.hierarchy = Hierarchy(
             self.engines,
-            RemoteCompleter(self.bus, POOL, NODE, now=plan.now),
+            {POOL: RemoteCompleter(self.bus, POOL, NODE, now=plan.now)},
             AnswerCache(Ladder([tier], now=plan.now)),
-            policy=lambda: Policy(threshold=plan.threshold),
+            Router(Policy(threshold=plan.threshold, pools=(PoolTerms(name=POOL),)), None, now=plan.now),
             observe=lambda decision: self.brain.observe_decision(decision),  # noqa: PLW0108 - the brain is made of this
+            now=plan.now,
         )
         self.brain = Brain(
             self.bus,

@@ -243,7 +243,7 @@ BREAKS: dict[str, tuple[Callable[[], Plan], str, bool]] = {
     "asr": (lambda: Plan(recognizer=ScriptedRecognizer(failures={0})), "asr-failed", False),
     "edge-before-first-word": (
         lambda: Plan(edge=ScriptedCompleter(unknown=ANSWER, fail_at_token=0, failures={0})),
-        "cloud-unreachable",
+        "llm-failed",
         True,
     ),
     "edge-before-first-sentence": (
@@ -254,14 +254,6 @@ BREAKS: dict[str, tuple[Callable[[], Plan], str, bool]] = {
     "edge-after-first-sentence": (
         lambda: Plan(edge=ScriptedCompleter(unknown=ANSWER, fail_at_token=9, failures={0})),
         "llm-failed",
-        True,
-    ),
-    "cloud-after-first-word": (
-        lambda: Plan(
-            cloud=ScriptedCompleter(unknown=ANSWER, fail_at_token=2, failures={0}, error=CloudUnreachableError),
-            threshold=CLOUD_FIRST,
-        ),
-        "cloud-unreachable",
         True,
     ),
     "tts-every-sentence": (lambda: Plan(synthesizer=ScriptedSynthesizer(failures={0, 1, 2})), "tts-failed", True),
@@ -306,6 +298,24 @@ def test_a_sentence_that_cannot_be_spoken_is_left_out_and_the_others_are_heard(s
         (record,) = here.records()
         spoken = [part for number, part in enumerate(re.findall("[^。]+。", ANSWER)) if number != sentence]
         assert (record.outcome, record.answer) == ("answered", "".join(spoken))
+
+    virtual_time.run(work())
+
+
+@pytest.mark.parametrize(("token", "spoken"), [(5, "好的。"), (2, "")])
+def test_a_cloud_that_dies_in_mid_answer_is_finished_by_the_edge(token: int, spoken: str) -> None:
+    async def work() -> None:
+        plan = Plan(
+            cloud=ScriptedCompleter(unknown=ANSWER, fail_at_token=token, error=CloudUnreachableError),
+            edge=ScriptedCompleter(unknown="剩下的我来说。"),
+            threshold=CLOUD_FIRST,
+        )
+        async with quiet_node(plan) as here, here.device() as (device, _):
+            turn = await device.ask(SPEECH)
+            assert (turn.outcome, turn.alerts) == ("answered", ())
+        (record,) = here.records()
+        assert record.answer == spoken + "剩下的我来说。"
+        assert [decision.tier for decision in record.decisions] == [Tier.CLOUD, Tier.EDGE]
 
     virtual_time.run(work())
 

@@ -273,7 +273,7 @@ def test_users_may_do_what_their_role_needs_and_no_more(tmp_path: Path) -> None:
             "subscribe": ["voice.complete.*", "voice.cancel.*"],
         }
         edge_rights = {
-            "publish": ["voice.complete.*", "voice.cancel.*", "voice.beat.edge.edge-1", "voice.turn.edge-1"],
+            "publish": ["voice.complete.*", "voice.cancel.*", "voice.beat.edge.edge-1", "voice.turn.edge-1.*"],
             "subscribe": ["voice.answer.edge-1.*"],
         }
         users = [{"nkey": cloud_key, "permissions": cloud}, {"nkey": edge_key, "permissions": edge_rights}]

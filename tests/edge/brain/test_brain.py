@@ -14,6 +14,7 @@ from edge import seam
 from edge.brain.brain import Brain, stages_of
 from edge.brain.observer import DeafObserver
 from edge.brain.pipeline import Pipeline
+from edge.brain.session import SessionOptions
 from edge.brain.speaker import Speaker
 from edge.seam import AudioUp, ListenStarted, SessionClosed, SessionOpened, SessionRefused, TurnEnded, Up
 from models.errors import CloudUnreachableError, StageError
@@ -459,5 +460,24 @@ def test_failed_turn_is_counted_by_its_code() -> None:
             await asyncio.sleep(10)
             assert there.notes.errors == [("turn", "asr-failed")]
             assert there.turns[0].code == "asr-failed"
+
+    run(scene())
+
+
+@pytest.mark.parametrize(("patterns", "words"), [((), True), (("d-*",), False), (("other-*",), True)])
+def test_a_private_devices_record_leaves_without_its_words(patterns: tuple[str, ...], words: bool) -> None:
+    async def scene() -> None:
+        records = MemoryBus()
+        async with (
+            node(options=SessionOptions(private_devices=patterns), records=records) as there,
+            records.subscribe(wire.turn_subject("e")) as told,
+        ):
+            await there.ask()
+            record = decode_turn((await anext(aiter(told))).payload)
+            assert (bool(record.heard), bool(record.answer)) == (words, words)
+            assert record.outcome == "answered"
+            assert there.turns == [], "it is told on the road to the hub alone"
+            (kept,) = there.brain.records
+            assert kept.heard
 
     run(scene())
