@@ -12,6 +12,9 @@ STUTTER_S = 0.12
 UNDERRUN_S = 0.005
 """Silence between two packets that counts as heard. A guess: what a busy machine's clock is off by lies below."""
 
+_SOON_S = 1e-9
+"""Differences of clock readings are not exact."""
+
 
 @dataclass(slots=True)
 class PlaybackClock:
@@ -62,6 +65,6 @@ class PlaybackClock:
         self._arrived_s = now_s
 
     def _note_silence(self, silence_s: float) -> None:
-        if silence_s > UNDERRUN_S:
+        if silence_s > UNDERRUN_S + _SOON_S:
             self.underruns += 1
             self.silence_s += silence_s

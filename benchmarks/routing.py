@@ -1,15 +1,15 @@
 """How well routers choose which questions deserve the cloud: random, length, the first score, ours and an oracle side by side.
 
-``python -m benchmarks routing --data DIR``. Ours is trained here on four fifths and judged on the rest, by unseen group (subject, or
+``python -m benchmarks routing [--data DIR]``: on our own Chinese requests with the outcomes of the two starter models, and with --data
+on published outcomes too. Ours is trained here on four fifths and judged on the rest, by unseen group (subject, or
 cluster of near-copies) and on a random split; on GSM8K the headline's weights come from MMLU alone. No threshold or blend is chosen on
-a test fold; the shape of the model was, so its figures flatter a little.
+a test fold; the shape of the model was, so its figures flatter a little. Promise, budget, adversaries and the time of a decision follow.
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,15 +22,18 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks.report import percentile, report_of, show, table_of, write_json
+from benchmarks.report import report_of, show, table_of, write_json
+from benchmarks.routing_budget import budget_results, budget_table
 from benchmarks.routing_data import PAIRS, load_gsm8k, load_mmlu, load_pair
+from benchmarks.routing_decisions import adversary_results, decision_us
+from benchmarks.routing_decisions import tables as decision_tables
+from benchmarks.routing_promise import Scored, promise_results, promise_table
 from benchmarks.routing_scores import Floats, difference, figures, oracle, realised, shares
 from coordinator.routing import train
 from coordinator.routing.complexity import complexity
-from coordinator.routing.gain import GainModel, Weights
+from coordinator.routing.gain import Weights
 from coordinator.routing.outcomes import Outcome, read_outcomes, write_outcomes
-from coordinator.routing.signals import read
-from coordinator.routing.wording import plain
+from coordinator.routing.padding import padded
 
 Indices = npt.NDArray[np.int64]
 
@@ -39,7 +42,12 @@ THRESHOLD = 0.7
 """Score at which realised shares and losses are told: the policy's default."""
 TIMED = 400
 """Questions of each set whose decision is timed."""
-WARM_UP = 20
+TRIED = 4
+"""Of the Chinese requests every so manyth is reworded."""
+COPIES = 2
+"""Of each of our own requests, with chatter around them: what the packaged weights learn from, too."""
+OWN = "requests-zh"
+OWN_OUTCOMES = Path(__file__).parent / "requests_zh" / "outcomes.jsonl"
 ROUTERS = ("random", "length", "seeds", "difficulty", "gain", "oracle")
 _COLUMNS = ("router", "APGR", "95 %", "CPT50 %", "CPT80 %", "random split", "95 %")
 
@@ -53,11 +61,16 @@ class Judged:
     score: Floats
     """Share of the training questions with less gain, so a threshold on it was fixed before the test fold was seen."""
 
+    def first(self, count: int) -> Judged:
+        """Return what is said of the first questions."""
+        return Judged(self.gain[:count], self.difficulty[:count], self.score[:count])
+
 
 def command(
     *,
     data: Annotated[
-        Path | None, typer.Option(help="Folder with RouteLLM's and LLMRouter's published outcomes.")
+        Path | None,
+        typer.Option(help="Folder with RouteLLM's and LLMRouter's published outcomes; without it only our own set."),
     ] = None,
     outcomes: Annotated[list[Path] | None, typer.Option(help="Further outcomes, one JSON object a line.")] = None,
     export: Annotated[Path | None, typer.Option(help="Write each set as outcomes into this folder and stop.")] = None,
@@ -68,8 +81,6 @@ def command(
     console = Console()
     started_at = datetime.now(UTC)
     sets = load(data, outcomes or [])
-    if not sets:
-        raise typer.BadParameter("name --data DIR, --outcomes FILE or both")
     if export is not None:
         export.mkdir(parents=True, exist_ok=True)
         for name, items in sets.items():
@@ -91,9 +102,9 @@ def command(
 
 def load(data: Path | None, outcomes: Sequence[Path]) -> dict[str, list[Outcome]]:
     """Return every set by name; raise ConfigError naming what is missing or malformed."""
-    found: dict[str, list[Outcome]] = {}
+    found = {OWN: read_outcomes(OWN_OUTCOMES)}
     if data is not None:
-        found = {"mmlu": load_mmlu(data), "gsm8k": load_gsm8k(data)}
+        found |= {"mmlu": load_mmlu(data), "gsm8k": load_gsm8k(data)}
         found |= {name: load_pair(data, *pair) for name, pair in PAIRS.items()}
     return found | {path.stem: read_outcomes(path) for path in outcomes}
 
@@ -104,12 +115,18 @@ def results_of(sets: dict[str, list[Outcome]], *, seed: int, tell: Any = lambda 
     results: dict[str, Any] = {}
     for name, items in sets.items():
         tell(f"{name}: reading {len(items)} questions")
-        tables[name] = train.table_of(items)
+        copies = padded(items, COPIES, seed) if name == OWN else []
+        tables[name] = train.table_of([*items, *copies])
         train.check(tables[name])
         elsewhere = tables["mmlu"] if name == "gsm8k" and "mmlu" in tables else None
         results[name] = set_results(
             items, tables[name], trained_on=elsewhere, seed=seed, tell=lambda s, n=name: tell(f"{n}: {s}")
         )
+    results["promise"] = results[OWN]["promise"]
+    tell("budget")
+    results["budget"] = budget_results(seed=seed)
+    tell("adversaries")
+    results["adversaries"] = adversary_results(sets[OWN][::TRIED])
     results["decision_us"] = decision_us([item for items in sets.values() for item in items[:TIMED]])
     return results
 
@@ -117,14 +134,19 @@ def results_of(sets: dict[str, list[Outcome]], *, seed: int, tell: Any = lambda 
 def set_results(
     items: Sequence[Outcome], table: train.Table, *, trained_on: train.Table | None, seed: int, tell: Any
 ) -> dict[str, Any]:
-    """Return one set's figures by unseen group, with those of a random split under "random_split"."""
-    groups = np.unique(table.groups, return_inverse=True)[1]
-    alone = np.arange(len(items)).astype(str)
+    """Return one set's figures by unseen group, with those of a random split under "random_split".
+
+    Rows of ``table`` beyond the items are copies of them, to be learned from only.
+    """
+    count = len(items)
+    groups = np.unique(table.groups[:count], return_inverse=True)[1]
+    alone = (np.arange(len(table.groups)) % count).astype(str)
     tell("by unseen group")
     unseen = judged_elsewhere(table, trained_on, seed) if trained_on else judged(table, table.groups, seed)
     tell("random split")
     mixed = judged(table, alone, seed)
-    edge, cloud = table.edge.astype(np.float64), table.cloud.astype(np.float64)
+    edge, cloud = table.edge[:count].astype(np.float64), table.cloud[:count].astype(np.float64)
+    unseen, mixed = unseen.first(count), mixed.first(count)
     # near-copies are drawn together, but subjects are not: fifty-seven would be too few to draw from
     clusters = groups if len(set(groups.tolist())) > len(items) // 10 else None
     tell("bootstrap")
@@ -139,6 +161,13 @@ def set_results(
                 scores["gain"], scores[other], cloud - edge, clusters=clusters, seed=seed
             )
         results |= compared if split == "unseen" else {"random_split": compared}
+    tell("promise")
+    scored = [
+        Scored(score=score, edge=item.edge, cloud=item.cloud, group=item.group)
+        for score, item in zip(unseen.score.tolist(), items, strict=True)
+    ]
+    results["promise"] = promise_results(scored, seed)
+    results["promise_by_group"] = promise_results(scored, seed, by_group=True)
     return results
 
 
@@ -172,19 +201,6 @@ def judged_elsewhere(table: train.Table, source: train.Table, seed: int) -> Judg
     return Judged(*_said(weights, table, np.arange(len(table.edge))))
 
 
-def decision_us(items: Sequence[Outcome]) -> dict[str, Any]:
-    """Return processor time from a prompt to its score with the packaged weights, in microseconds."""
-    model = GainModel.load()
-    prompts = [train.prompt_of(item) for item in items]
-    spent: list[float] = []
-    for prompt in [*prompts[:WARM_UP], *prompts]:
-        before = time.process_time_ns()
-        model.score(model.predict(plain(prompt.question), read(prompt)).gain)
-        spent.append((time.process_time_ns() - before) / 1000)
-    spent = spent[WARM_UP:]
-    return {"p50": percentile(spent, 50), "p95": percentile(spent, 95), "max": max(spent), "n": len(spent)}
-
-
 def tables_of(results: dict[str, Any], names: Sequence[str]) -> list[RichTable]:
     """Return a table for each set, and one for time."""
     tables = []
@@ -205,9 +221,9 @@ def tables_of(results: dict[str, Any], names: Sequence[str]) -> list[RichTable]:
         ]
         columns = ("split", "cloud calls %", "right %", "lost to all-cloud %")
         tables.append(table_of(f"{name}: gain at threshold {THRESHOLD}, fixed before", columns, rows))
-    times = results["decision_us"]
-    tables.append(table_of("one decision, µs of processor time", ("p50", "p95", "max", "n"), [tuple(times.values())]))
-    return tables
+        tables.append(promise_table(f"{name}, random halves", found["promise"]))
+        tables.append(promise_table(f"{name}, unseen groups", found["promise_by_group"]))
+    return [*tables, budget_table(results["budget"]), *decision_tables(results)]
 
 
 def _row(router: str, found: dict[str, Any]) -> tuple[object, ...]:

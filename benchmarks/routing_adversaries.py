@@ -32,6 +32,35 @@ POLITE = {
     "en": (("Could you please tell me, ", ""), ("Excuse me, ", ", thank you very much"), ("Please, ", " thanks")),
 }
 FILLERS = {"zh": ("嗯，", "那个，", "呃，", "就是说，"), "en": ("Um, ", "well, ", "uh, you know, ", "hey, ")}
+UNLISTED = {
+    "zh": (
+        *(
+            "我跟你讲哦，",
+            "顺带一提我儿子在旁边，",
+            "我刚看完电视，",
+            "小可爱，",
+            "这个嘛我一直搞不懂，",
+            "老师布置的，",
+            "考考你，",
+        ),
+        *(
+            "你猜猜看，",
+            "我赌你不知道，",
+            "外面下雨了，我突然想到，",
+            "听说你很厉害，",
+            "别人都说这题没意思，",
+            "等一下啊，我看看，",
+        ),
+    ),
+    "en": (
+        "Between you and me, ",
+        "My kid is right here, ",
+        "I bet you don't know. ",
+        "Teacher gave us this. ",
+        "Wait a second, ",
+    ),
+}
+"""Chatter written after the router's patterns, which know none of it."""
 JUNK = ("。。。。。。", " ?????", " ####", " ~~~~", "\n\n\n\n")
 SYNONYMS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "zh": (
@@ -156,3 +185,11 @@ def adversaries(text: str, language: str) -> Iterator[tuple[str, str]]:
         for changed in change(text, spoken):
             if changed != text:
                 yield name, changed
+
+
+def unlisted(text: str, language: str) -> Iterator[tuple[str, str]]:
+    """Yield (family, changed text) with chatter that no pattern knows, before and after ``text``."""
+    spoken = "zh" if language == "zh" else "en"
+    for name, change in (("unlisted-before", _before(UNLISTED)), ("unlisted-after", _after(UNLISTED))):
+        for changed in change(text, spoken):
+            yield name, changed

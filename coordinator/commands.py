@@ -154,9 +154,10 @@ def replay(
 def replayed(policy: Policy, turns: Sequence[KeptTurn]) -> Replayed:
     """Return what the policy would have made of the turns, by the clock they were kept by; raise ConfigError."""
     from coordinator.routing.gain import GainModel
+    from coordinator.routing.promise import PACKAGED, read_promises
 
     clock_s = [0.0]
-    router = Router(policy, GainModel.load(), now=lambda: clock_s[0])
+    router = Router(policy, GainModel.load(), promises=read_promises(PACKAGED), now=lambda: clock_s[0])
 
     def in_their_time() -> Iterator[TurnRecord]:
         for kept in turns:

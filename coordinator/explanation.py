@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
+from coordinator.routing.signals import read
 from coordinator.turn_log import KeptTurn
 from coordinator.turns import Marks, RoutingDecision, Tier, TurnRecord
+from models.prompts import Message, Prompt
 
 _BAR_CELLS = 40
 _RULES = {"private", "picture", "real-time", "device-command", "asked-to-think"}
@@ -57,6 +59,7 @@ def explained(kept: KeptTurn) -> list[str]:
         "",
         "Decisions",
         *_decision_lines(turn.decisions),
+        *(["", "What the words look like", *_signal_lines(turn)] if turn.heard else []),
         "",
         "Time since the person stopped speaking",
         *_timeline(turn.marks),
@@ -113,6 +116,20 @@ def _decision_lines(decisions: Sequence[RoutingDecision]) -> list[str]:
         )
         lines.append(f"     {_figures(decision)}")
     return lines
+
+
+def _signal_lines(turn: TurnRecord) -> list[str]:
+    """Return what is read from the words, without the dialogue; a number that is 0 says nothing and is left out."""
+    seen = read(Prompt(turn_id=turn.turn_id, messages=(Message(role="user", text=turn.heard),)))
+    found = {name: value for name in seen.__struct_fields__ if (value := getattr(seen, name)) and name != "text"}
+    shown = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in found.items()]
+    return [f"  {', '.join(shown)}"]
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes"
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def _figures(decision: RoutingDecision) -> str:

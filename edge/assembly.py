@@ -80,6 +80,7 @@ async def assembled(
         AnswerCache(ladder if settings.answer_cache else Ladder([]), f"{settings.llm_name}|{settings.pool}"),
         router,
         conditions=lambda: Conditions(cloud_reachable=nats.is_connected),
+        doubt_threshold=settings.doubt_below,
         observe=lambda decision: observe(decision),  # noqa: PLW0108 - what observes is made of this
     )
     brain = Brain(

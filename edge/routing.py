@@ -17,7 +17,7 @@ from coordinator.remote import RemoteCompleter
 from coordinator.router_state import kept_state, read_state
 from coordinator.routing.gain import GainModel
 from coordinator.routing.policy import Policy, PoolTerms
-from coordinator.routing.promise import read_promises
+from coordinator.routing.promise import PACKAGED, read_promises
 from coordinator.routing.router import Router
 from coordinator.turns import RoutingDecision
 from edge.background import running
@@ -53,7 +53,7 @@ def _router(settings: EdgeSettings) -> Router:
         pools=(PoolTerms(name=settings.pool),),
         first_token_ms=1000 * settings.first_token_s,
     )
-    promises = read_promises(settings.promises) if settings.promises else None
+    promises = read_promises(settings.promises or PACKAGED)
     return Router(policy, GainModel.load(), promises=promises, state=read_state(settings.state_dir))
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from coordinator.doubt import DOUBTFUL
 from coordinator.routing.complexity import THRESHOLD
 from coordinator.settings import ProcessSettings
 from coordinator.wire import token
@@ -136,6 +137,9 @@ class EdgeSettings(ProcessSettings):
     """JetStream domain of the hub that keeps the policy; empty for a NATS server without domains."""
     state_dir: Path | None = None
     """Directory in which the policy in force and today's spending outlive a restart; made when needed, not kept when not set."""
+    doubt_below: float = Field(DOUBTFUL, ge=-20, le=0)
+    """Mean log-probability of its first tokens below which the edge model hands over, where the policy has "doubt"; measured for the
+    starter model."""
     promises: Path | None = None
     """Promises for a policy with a quality floor, made from known outcomes; those shipped with the gain model when not set."""
 

@@ -24,6 +24,8 @@ from models.errors import ConfigError
 Floats = npt.NDArray[np.float64]
 Values = Sequence[float] | Floats
 
+PACKAGED = Path(__file__).parent / "weights" / "default.promises.json"
+"""Made with the packaged weights, from the same requests, each scored by weights that had not seen its kind."""
 CONFIDENCE = 0.95
 LEVELS = (0.01, 0.02, 0.05, 0.10, 0.20)
 """Shares of losing turns for which thresholds are kept; an operator's floor is one minus these."""
@@ -73,6 +75,14 @@ def read_promises(path: Path) -> Promises:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise ConfigError(f"{path} holds no promises: {error}") from error
+
+
+def write_promises(promises: Promises, path: Path) -> None:
+    """Write the promises as JSON; raise ConfigError naming the file when it cannot be written."""
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(promises), indent=2) + b"\n")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def promises_of(

@@ -16,7 +16,8 @@ from coordinator.routing.complexity import complexity
 from coordinator.routing.policy import Arm, Conditions, Policy, PoolTerms
 from coordinator.routing.promise import Promises
 from coordinator.routing.rules import rule
-from coordinator.routing.signals import Signals, read
+from coordinator.routing.signals import scored_text
+from coordinator.routing.wording import plain
 from coordinator.turns import RoutingDecision, Tier
 from models.errors import ConfigError
 from models.prompts import Prompt
@@ -38,8 +39,11 @@ class Predictor(Protocol):
 
     name: str
 
-    def predict(self, text: str, signals: Signals) -> Predicted:
-        """Return the probabilities for a plain text and what was read from it."""
+    def predict(self, text: str) -> Predicted:
+        """Return the probabilities for a plain text."""
+
+    def covers(self, text: str) -> bool:
+        """Return whether anything is known of such texts; others are scored by complexity."""
 
     def score(self, gain: float) -> float:
         """Return the share in [0, 1] of calibration prompts with less gain."""
@@ -226,9 +230,9 @@ class Router:
     def decide(self, prompt: Prompt, conditions: Conditions) -> RoutingDecision:
         """Return where the prompt goes first, and why: a rule that holds comes before the score."""
         arm, lane = self._lane(prompt.device_id)
-        signals = read(prompt)
-        found = rule(prompt, signals)
-        gain = self._predicted(lane.policy, signals)
+        text = plain(prompt.question)
+        found = rule(prompt, text)
+        gain = self._predicted(lane.policy, scored_text(prompt, text))
         score = complexity(prompt) if gain is None else self._gains.score(gain)
         decision = RoutingDecision(
             turn_id=prompt.turn_id,
@@ -257,10 +261,10 @@ class Router:
             lane.budget.buy(pool.price)
         return replace(decision, tier=Tier.CLOUD, reason=reason, pool=pool.name)
 
-    def _predicted(self, policy: Policy, signals: Signals) -> float | None:
-        if self._model is None or policy.router == "complexity":
+    def _predicted(self, policy: Policy, text: str) -> float | None:
+        if self._model is None or policy.router == "complexity" or not self._model.covers(text):
             return None
-        return self._model.predict(signals.text, signals).gain
+        return self._model.predict(text).gain
 
     def _lane(self, device_id: str) -> tuple[str, _Lane]:
         arm = arm_of(device_id, self._policy.arms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from coordinator.routing.signals import Signals
+from coordinator.routing.wishes import asks_to_think, is_device_command, is_real_time
 from coordinator.turns import Tier
 from models.prompts import Prompt
 
@@ -25,14 +25,14 @@ _REAL_TIME = Rule(Tier.EDGE, "real-time")
 _ASKED_TO_THINK = Rule(Tier.CLOUD, "asked-to-think")
 
 
-def rule(prompt: Prompt, signals: Signals) -> Rule | None:
-    """Return the first rule that holds, None when the prompt is to be scored; ``signals`` must be read from ``prompt``."""
+def rule(prompt: Prompt, text: str) -> Rule | None:
+    """Return the first rule that holds, None when the prompt is to be scored; ``text`` is its question as ``wording.plain`` leaves it."""
     if prompt.is_private:
         return _PRIVATE
     if prompt.images:
         return _PICTURE
-    if signals.is_device_command:
+    if is_device_command(text):
         return _DEVICE_COMMAND
-    if signals.is_real_time:
+    if is_real_time(text):
         return _REAL_TIME
-    return _ASKED_TO_THINK if signals.asks_to_think else None
+    return _ASKED_TO_THINK if asks_to_think(text) else None

@@ -1,18 +1,18 @@
-"""What a request looks like, as plain numbers: the surface the gain model and the rules read; pure.
+"""What a request looks like, as plain numbers, for people who ask why a turn went where it went; and the text that is scored; pure.
 
-Everything but the dialogue is read from ``wording.plain``, so manners, padding and claims move nothing.
+Everything but the dialogue is read from ``wording.plain``, so manners, padding and claims move nothing. The gain model reads the text
+itself: with these numbers as well, APGR by unseen group was no better (0.591 to 0.581 on the Chinese requests, 0.620 to 0.602 on MMLU).
 """
 
 from __future__ import annotations
 
-import math
 import re
 from enum import StrEnum
 
 import msgspec
 
 from coordinator.routing.lexicon import SUBJECTS, count, words
-from coordinator.routing.wishes import asks_to_think, is_device_command, is_real_time
+from coordinator.routing.wishes import asks_to_think, is_device_command, is_real_time, options
 from coordinator.routing.wording import plain
 from models.prompts import Prompt
 
@@ -95,12 +95,6 @@ class Signals(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the words alone do not say what is asked ("为什么呢")."""
 
 
-_FLAGS = ("kind", "language", "text", "is_device_command", "is_real_time", "asks_to_think")
-_READ = tuple(name for name in Signals.__struct_fields__ if name not in _FLAGS)
-KINDS = tuple(Kind)
-NAMES: tuple[str, ...] = (*_READ, *(f"kind_{kind}" for kind in KINDS))
-"""Names of the numeric features, in the order of ``numbers``."""
-
 MAX_EARLIER = 20
 _MAX_MAGNITUDE = 20.0
 _UNIT = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+(?:['.-][^\W_\u3400-\u9fff]+)*")
@@ -120,19 +114,20 @@ _OPERATOR = re.compile(
 )
 _QUESTION = re.compile("\\?|为什么|怎么|什么|哪|谁|多少|几(?!乎)|吗|如何|是不是|有没有|能不能")
 _QUESTION_WORDS = frozenset({"what", "why", "how", "who", "when", "where", "which", "whose"})
-_OPTION = re.compile(r"(?:^|[\s,.?:;(])\(?([a-h])[.):、]\s*(?=\S)")
 _BLANK = re.compile(r"_{2,}|\( {0,3}\)")
 _SYMBOL = re.compile(r"[^\w\s,.?!;:'\"()\-]|\\[a-z]+")
 _CLAUSE = re.compile(r"[,.?!;:\n]+(?!\d)")
 _CODE = re.compile(r"```|\bdef \w+\(|#include|\bfor\s*\(|[;{}]\s*$|=>|\bselect .+ from\b|\w\(\w*\);|</?\w+>")
 _FOLLOW_UP = re.compile(
     "(?:那)?(?:为什么|怎么|然后|所以|接下来|还有|后来|结果|继续|再来|真的|具体|举个?例子?|详细|比如|谁说的|哪里|什么意思|多少|然后呢|不是吧|换一?个|再说一遍|再讲一遍|说详细一?点|"
-    "接着说|第[一二三四五]个|.{1,6})(?:呢|一?点|一些|说说|讲讲|遍|一个|吗)*"
+    "接着说|第[一二三四五]个)(?:呢|一?点|一些|说说|讲讲|遍|一个|吗)*|.{1,6}呢"
     r"|(?:and|but|so)?\s*(?:why|how|why not|how so|what about .{1,20}|how about .{1,20}|go on|continue|more|"
     r"really|then what|another one|and then|for example|such as|again|what else|say (?:that|it) again)"
 )
 _FOLLOW_UP_UNITS = 8
 """A longer request says itself what it is about. A guess."""
+_FOLLOW_UP_CHARACTERS = 60
+"""More than so many units ever have: longer texts need not be looked at."""
 
 
 def read(prompt: Prompt) -> Signals:
@@ -142,11 +137,10 @@ def read(prompt: Prompt) -> Signals:
     counts = count(text, english)
     units, chinese = len(_UNIT.findall(text)), len(_CHINESE.findall(text))
     earlier = min(sum(message.role == "user" for message in prompt.messages[:-1]), MAX_EARLIER)
-    options = len(set(_OPTION.findall(text)))
     numbers, magnitude = _amounts(text)
     operators = len(_OPERATOR.findall(text))
-    command = options < 2 and is_device_command(text)  # noqa: PLR2004 - one letter offers no choice
-    realtime = options < 2 and not command and is_real_time(text)  # noqa: PLR2004
+    command = is_device_command(text)
+    realtime = not command and is_real_time(text)
     counted = {name: counts[name] for name in _COUNTED}
     return Signals(
         kind=_kind(text, counts, numbers, operators, command=command, realtime=realtime),
@@ -163,16 +157,30 @@ def read(prompt: Prompt) -> Signals:
         magnitude=magnitude,
         operators=operators,
         measures=len(_MEASURE.findall(text)),
-        options=options,
+        options=options(text),
         blanks=len(_BLANK.findall(text)),
         symbol_share=len(_SYMBOL.findall(text)) / len(text) if text else 0.0,
         word_length=sum(map(len, english)) / len(english) if english else 0.0,
         fields=sum(counts[name] > 0 for name in SUBJECTS),
         earlier=earlier,
         refers_back=earlier > 0 and counts["back"] > 0,
-        is_follow_up=units <= _FOLLOW_UP_UNITS and earlier > 0 and _FOLLOW_UP.fullmatch(text) is not None,
+        is_follow_up=earlier > 0 and is_follow_up(text),
         **counted,
     )
+
+
+def scored_text(prompt: Prompt, text: str) -> str:
+    """Return the plain ``text`` of the question, after that of the question before when it does not say itself what is asked."""
+    if len(text) > _FOLLOW_UP_CHARACTERS or not is_follow_up(text):
+        return text
+    asked = [message.text for message in prompt.messages if message.role == "user"]
+    before = plain(asked[-2]) if len(asked) > 1 else ""
+    return f"{before}. {text}" if before else text
+
+
+def is_follow_up(text: str) -> bool:
+    """Return whether the plain ``text`` says by itself nothing of what is asked ("为什么呢")."""
+    return len(_UNIT.findall(text)) <= _FOLLOW_UP_UNITS and _FOLLOW_UP.fullmatch(text) is not None
 
 
 _COUNTED = (
@@ -198,16 +206,6 @@ _COUNTED = (
     "society",
     "computing",
 )
-
-
-def numbers(signals: Signals) -> tuple[float, ...]:
-    """Return the features named by ``NAMES``; counts as ln(1 + count), flags as 0 or 1, shares in [0, 1]."""
-    values = [_scaled(getattr(signals, name)) for name in _READ]
-    return (*values, *(1.0 if signals.kind is kind else 0.0 for kind in KINDS))
-
-
-def _scaled(value: float) -> float:
-    return value if isinstance(value, float) else math.log1p(value)
 
 
 def _amounts(text: str) -> tuple[int, float]:

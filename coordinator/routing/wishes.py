@@ -12,6 +12,7 @@ MAX_CHARACTERS = 120
 """Nobody speaks a longer command; a longer text is material to work on and is read for its score only. A guess."""
 
 _CLAUSE = re.compile(r"[,.?!;\n]+(?!\d)|然后再?|接着|\band then\b|\band (?=(?:turn|play|set|open|close|dim|stop)\b)")
+_OPTION = re.compile(r"(?:^|[\s,.?:;(])\(?([a-h])[.):、]\s*(?=\S)")
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<![a-z])'[^']*'(?![a-z])|\[[^\]]*\]")
 _ABOUT = re.compile(
     "故事|为什么|为啥|怎么(?!样)|如何(?!$)|什么意思|是什么(?!时间|时候|日子)|翻译|英文|英语|日语|法语|造句|作文|写|讲一?个|讲讲|一首诗|的诗|诗歌|原理|发明|历史|作用|区别|好处|"
@@ -156,8 +157,14 @@ def asks_to_think(text: str) -> bool:
     return english is not None and not _NOT_THINK_EN.search(_before(bare, english))
 
 
+def options(text: str) -> int:
+    """Return how many answers the folded ``text`` offers to choose from (A. B. C.)."""
+    return len(set(_OPTION.findall(text)))
+
+
 def _clauses(text: str) -> list[str]:
-    if len(text) > MAX_CHARACTERS or _MATERIAL.search(text) is not None:
+    """Return the clauses that may hold a wish, none of a text that is material or a choice; one letter offers no choice."""
+    if len(text) > MAX_CHARACTERS or _MATERIAL.search(text) is not None or options(text) > 1:
         return []
     return [part.strip() for part in _CLAUSE.split(_QUOTED.sub('"', text)) if part.strip()]
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.load_playback import STUTTER_S, UNDERRUN_S, PlaybackClock
@@ -65,6 +65,7 @@ class Dumb:
 
 
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=120))
+@example([1, 65])
 def test_it_agrees_with_the_simulated_firmware(pauses_ms: list[int]) -> None:
     arrivals_ms = [1000 + sum(pauses_ms[: number + 1]) for number in range(len(pauses_ms))]
     firmware = Playback(lambda _rate: Dumb())

@@ -44,7 +44,7 @@ def test_no_change_moves_a_rule_or_the_kind(language: str, text: str) -> None:
     before = read(prompt(text))
     for name, changed in adversaries(text, language):
         after = read(prompt(changed))
-        assert (after.kind, rule(prompt(changed), after)) == (before.kind, rule(prompt(text), before)), name
+        assert (after.kind, rule(prompt(changed), after.text)) == (before.kind, rule(prompt(text), before.text)), name
 
 
 def test_padding_leaves_nearly_every_scored_text_as_it_was() -> None:

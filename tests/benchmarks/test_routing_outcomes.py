@@ -203,7 +203,11 @@ def test_the_command_writes_outcomes_and_leaves_no_journal(
 
 
 def test_an_interrupt_keeps_what_is_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, parrots: list[Parrot], capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    parrots: list[Parrot],
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     graded = count()
 
@@ -212,6 +216,9 @@ def test_an_interrupt_keeps_what_is_there(
             signal.raise_signal(signal.SIGINT)
         return True
 
+    # A shell lets what it starts in the background ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with monkeypatch.context() as patch:
         patch.setattr(routing_outcomes, "is_right", interrupted)
         assert command_line(patch, tmp_path, "--limit", "12") == 130

@@ -159,7 +159,7 @@ def test_a_budget_is_spent_by_the_clock_of_the_turns() -> None:
 
 
 def test_a_policy_that_cannot_be_tried_is_said_in_one_line(tmp_path: Path, recorded: str) -> None:
-    for document, words in {'{"treshold": 1}': "treshold", '{"quality_floor": 0.95}': "quality_floor"}.items():
+    for document, words in {'{"treshold": 1}': "treshold", '{"quality_floor": 0.999}': "quality_floor"}.items():
         (tmp_path / "policy.json").write_text(document)
         refused = said("replay", str(tmp_path / "policy.json"), "--from", recorded)
         assert (refused.exit_code, refused.stdout) == (1, "")

@@ -21,6 +21,7 @@ from coordinator.routing.promise import (
     threshold_for,
     tolerated_losses,
     upper_bound,
+    write_promises,
 )
 from models.errors import ConfigError
 
@@ -165,3 +166,11 @@ def test_promises_are_read_from_a_file_or_the_file_is_named(tmp_path: Path) -> N
         read_promises(file)
     with pytest.raises(ConfigError, match=r"gone\.json cannot be read"):
         read_promises(tmp_path / "gone.json")
+
+
+def test_promises_are_written_as_they_are_read(tmp_path: Path) -> None:
+    made = promises_of([0.1, 0.5, 0.9] * 200, [0, 0, 1] * 200, model="m", data="d")
+    write_promises(made, tmp_path / "p.json")
+    assert read_promises(tmp_path / "p.json") == made
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_promises(made, tmp_path / "missing" / "p.json")

@@ -9,7 +9,7 @@ import pytest
 from coordinator.routing.policy import Arm, Changes, Conditions, Policy, PoolTerms
 from coordinator.routing.promise import Promise, Promises
 from coordinator.routing.router import LaneState, Router, RouterState
-from coordinator.routing.signals import Signals
+from coordinator.routing.wording import plain
 from coordinator.turns import RoutingDecision, Tier
 from models.errors import ConfigError
 from models.prompts import Image, Message, Prompt
@@ -34,8 +34,11 @@ class FakeModel:
     def __init__(self, gain: float = 0.5) -> None:
         self.gain = gain
 
-    def predict(self, text: str, signals: Signals) -> Predicted:
-        assert text == signals.text
+    def covers(self, text: str) -> bool:
+        return "unknown" not in text
+
+    def predict(self, text: str) -> Predicted:
+        assert text == plain(text)
         return Predicted(self.gain)
 
     def score(self, gain: float) -> float:
@@ -335,3 +338,9 @@ def test_money_spent_today_stays_spent_under_a_policy_without_a_budget_between()
     again = between.state[""].budget
     assert again is not None
     assert (again.day, again.spent) == (spent.day, spent.spent)
+
+
+def test_a_text_the_model_does_not_know_is_scored_by_complexity() -> None:
+    router = Router(Policy(threshold=0.5), FakeModel(0.9))
+    assert router.decide(asked("an unknown tongue"), OPEN).reason == "below-threshold"
+    assert router.decide(asked("a known tongue"), OPEN).reason == "gain-above-threshold"

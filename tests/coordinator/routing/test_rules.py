@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.routing.rules import Rule, rule
-from coordinator.routing.signals import read
+from coordinator.routing.wording import plain
 from coordinator.turns import Tier
 from models.prompts import Image, Message, Prompt
 
@@ -12,7 +12,7 @@ PICTURE = Image(media_type="image/png", data=b"x")
 
 def ruled(text: str, *, images: tuple[Image, ...] = (), is_private: bool = False) -> Rule | None:
     prompt = Prompt(turn_id="t", messages=(Message(role="user", text=text),), images=images, is_private=is_private)
-    return rule(prompt, read(prompt))
+    return rule(prompt, plain(text))
 
 
 @pytest.mark.parametrize("text", ["这是什么", "认真想想这张图", "打开灯"])

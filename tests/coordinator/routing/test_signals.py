@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.routing.signals import KINDS, NAMES, Kind, Signals, numbers, read
+from coordinator.routing.signals import Kind, Signals, read, scored_text
+from coordinator.routing.wording import plain
 from models.prompts import Message, Prompt
 
 
@@ -92,14 +94,7 @@ def test_offered_answers_are_no_wishes() -> None:
 
 def test_manners_claims_and_width_move_no_number() -> None:
     bare, padded = signals("三加五等于多少"), signals("嗯，请问这道题很简单，三加五等于多少呢？？？谢谢！")
-    assert numbers(bare) == numbers(padded)
-
-
-def test_names_and_numbers_go_together() -> None:
-    read_ = signals("三加五等于多少")
-    features = dict(zip(NAMES, numbers(read_), strict=True))
-    assert features["units"] == math.log1p(read_.units)
-    assert [features[f"kind_{kind}"] for kind in KINDS] == [float(kind is Kind.ARITHMETIC) for kind in KINDS]
+    assert bare == padded
 
 
 def test_a_prompt_without_a_user_message_has_signals() -> None:
@@ -111,7 +106,28 @@ def test_a_prompt_without_a_user_message_has_signals() -> None:
     st.integers(0, 50),
 )
 def test_every_text_gives_the_same_finite_numbers_twice(question: str, earlier: int) -> None:
-    first = numbers(signals(question, earlier=earlier))
-    assert len(first) == len(NAMES)
-    assert all(math.isfinite(value) and value >= 0 for value in first)
-    assert first == numbers(signals(question, earlier=earlier))
+    first = signals(question, earlier=earlier)
+    plain_numbers = [value for value in msgspec.structs.astuple(first) if isinstance(value, int | float)]
+    assert all(math.isfinite(value) and value >= 0 for value in plain_numbers)
+    assert first == signals(question, earlier=earlier)
+
+
+@pytest.mark.parametrize(
+    ("before", "question", "scored"),
+    [
+        ("天空为什么是蓝色的？", "然后呢", "天空为什么是蓝色的. 然后"),
+        ("天空为什么是蓝色的？", "为什么呢", "天空为什么是蓝色的. 为什么"),
+        ("Who wrote Hamlet?", "and why?", "who wrote hamlet. and why"),
+        ("天空为什么是蓝色的？", "你好", "你好"),
+        ("天空为什么是蓝色的？", "打开客厅的灯", "打开客厅的灯"),
+        ("天空为什么是蓝色的？", "请介绍一下北京的历史文化", "介绍一下北京的历史文化"),
+        ("", "为什么呢", "为什么"),
+        (None, "为什么呢", "为什么"),
+    ],
+)
+def test_what_does_not_say_itself_what_is_asked_is_scored_with_the_question_before(
+    before: str | None, question: str, scored: str
+) -> None:
+    earlier = () if before is None else (Message(role="user", text=before), Message(role="assistant", text="嗯。"))
+    prompt = Prompt(turn_id="t", messages=(*earlier, Message(role="user", text=question)))
+    assert scored_text(prompt, plain(question)) == scored

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from coordinator.routing.gain import GainModel
 from coordinator.routing.outcomes import Outcome, write_outcomes
-from coordinator.routing.signals import read
-from coordinator.routing.train import check, folds, main, model_of, prompt_of, table_of
+from coordinator.routing.train import check, folds, main, model_of, table_of
 from coordinator.routing.wording import plain
 from models.errors import ConfigError
 
@@ -45,7 +44,7 @@ def model():
 
 
 def gain_of(model, text):
-    return model.predict(plain(text), read(prompt_of(Outcome(id="1", text=text, edge=0, cloud=0)))).gain
+    return model.predict(plain(text)).gain
 
 
 def test_hard_questions_gain_more_than_easy_ones(model):
