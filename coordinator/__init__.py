@@ -5,6 +5,7 @@
 * ``cache/``: ``ladder`` over tiers (``memory``, ``redis_tier``, ``object_store``), ``keys`` (what may be remembered, and under which key).
 * ``wire``, ``bus``, ``remote``: the NATS contract: messages and subjects; the one module that imports nats; a Completer on the far side.
 * ``fleet/``: ``registry`` (which edges live), ``bootstrap`` (which edge a device gets), ``tokens``.
+* ``openai_api/``: chat completions for people outside, in front of the pools: ``routes``, ``request``, ``choice``, ``answering``.
 * ``turns``: the record of one turn, for people and tools.
 * ``settings``, ``metrics``, ``probes``: what every process needs. ``app``, ``__main__``: the service.
 """

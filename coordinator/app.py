@@ -15,13 +15,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from coordinator import wire
+from coordinator.buckets import JetStreamBucket
 from coordinator.bus import Bus, NatsBus
 from coordinator.fleet.bootstrap import MAX_BODY_BYTES, answer, read_question
 from coordinator.fleet.registry import Registry
 from coordinator.fleet.tokens import mint
 from coordinator.jetstream import JetStream
 from coordinator.metrics import Metrics
+from coordinator.openai_api.access import keys_from
+from coordinator.openai_api.choice import EDGE
+from coordinator.openai_api.routes import OpenAIApi
+from coordinator.policy_watch import PolicyWatch
 from coordinator.probes import probes, read_body, serve_http
+from coordinator.remote import RemoteCompleter
+from coordinator.routing.gain import GainModel
+from coordinator.routing.policy import Conditions, Policy, PoolTerms
+from coordinator.routing.router import Router
 from coordinator.settings import CoordinatorSettings
 from coordinator.stores import make_stores
 from models.errors import ConfigError, DeviceProtocolError
@@ -126,7 +135,11 @@ async def run(settings: CoordinatorSettings, _role: str, stop: asyncio.Event) ->
         def not_ready() -> Mapping[str, str]:
             return {} if bus.is_connected else {"nats": "not connected"}
 
-        app = probes(metrics, not_ready=not_ready, routes=bootstrap.routes)
+        streams = JetStream(bus, domain=settings.jetstream_domain, asker="coordinator")
+        router = Router(first_policy(settings), await asyncio.to_thread(GainModel.load))
+        watch = PolicyWatch(JetStreamBucket(streams, wire.POLICY_BUCKET), router.change)
+        api = open_api(settings, bus, router, metrics)
+        app = probes(metrics, not_ready=not_ready, routes=[*bootstrap.routes, *api])
         async with (
             serve_http(app, settings.http_host, settings.http_port, variable="COORDINATOR_HTTP_PORT") as port,
             asyncio.TaskGroup() as tasks,
@@ -134,17 +147,52 @@ async def run(settings: CoordinatorSettings, _role: str, stop: asyncio.Event) ->
             hearing = tasks.create_task(hear_edges(bus, edges, metrics), name="hear-edges")
             keeping = tasks.create_task(
                 make_stores(
-                    JetStream(bus, domain=settings.jetstream_domain, asker="coordinator"),
+                    streams,
                     replicas=settings.bucket_replicas,
                     keep_turns_hours=settings.keep_turns_hours,
                     keep_turns_mib=settings.keep_turns_mib,
                 ),
                 name="make-stores",
             )
+            watching = tasks.create_task(watch.run(), name="policy-watch")
             _log.info("coordinator_ready", port=port)
             await stop.wait()
             hearing.cancel()
+            watching.cancel()
             keeping.cancel()
+
+
+def first_policy(settings: CoordinatorSettings) -> Policy:
+    """Return what holds for ``model: auto`` until the fleet has a policy: the pools in the order of the setting, the strongest first."""
+    names = pool_names(settings)
+    return Policy(
+        router="complexity",
+        pools=tuple(
+            PoolTerms(name=name, strength=1 - place / (2 * len(names)), vision=name == settings.vision_pool)
+            for place, name in enumerate(name for name in names if name != EDGE)
+        )
+        or (PoolTerms(name=EDGE),),
+    )
+
+
+def pool_names(settings: CoordinatorSettings) -> tuple[str, ...]:
+    """Return the pools on offer; raise ConfigError for a name that cannot stand in a subject."""
+    return tuple(wire.token(name.strip()) for name in settings.api_pools.split(",") if name.strip())
+
+
+def open_api(settings: CoordinatorSettings, bus: Bus, router: Router, metrics: Metrics) -> list[Route]:
+    """Return the routes of chat completions, none when no pool is on offer; raise ConfigError for keys that can be guessed."""
+    names = pool_names(settings)
+    if not names:
+        return []
+    return OpenAIApi(
+        {name: RemoteCompleter(bus, name, "coordinator") for name in names},
+        router,
+        api_keys=keys_from(settings.api_keys.get_secret_value()),
+        vision_pools=(settings.vision_pool,),
+        conditions=lambda: Conditions(cloud_reachable=bus.is_connected),
+        observe=lambda pool, result: metrics.api_requests.labels(pool, result).inc(),
+    ).routes
 
 
 def check(settings: CoordinatorSettings) -> None:

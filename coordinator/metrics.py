@@ -59,11 +59,11 @@ class Metrics:
             "voice_cache_requests", "Look-ups by tier and result", ["tier", "result"], registry=registry
         )
         self.edges_alive = Gauge("voice_edges_alive", "Edges heard of lately", registry=registry)
-        self.boots = Counter("voice_boots", "Boot requests of devices, by result", ["result"], registry=registry)
         Gauge("voice_build_info", "Version of this process", ["version"], registry=registry).labels(installed()).set(1)
         self._looked_up = 0
         self._hits = 0
         self._add_speaking(registry)
+        self._add_doors(registry)
         self._add_routing(registry)
 
     def _add_speaking(self, registry: CollectorRegistry) -> None:
@@ -80,6 +80,17 @@ class Metrics:
         self.encoding_level = Gauge(
             "voice_encoding_level", "0 is the best quality of speech, more is cheaper", registry=registry
         )
+
+    def _add_doors(self, registry: CollectorRegistry) -> None:
+        """Add what tells how those are served who come by HTTP."""
+        self.api_requests = Counter(
+            "voice_api_requests",
+            "Chat completions, by pool that spoke and result",
+            ["pool", "result"],
+            registry=registry,
+        )
+        self.boots = Counter("voice_boots", "Boot requests of devices, by result", ["result"], registry=registry)
+        self.photos = Counter("voice_photos", "Pictures that devices posted, by result", ["result"], registry=registry)
 
     def _add_routing(self, registry: CollectorRegistry) -> None:
         """Add what tells how prompts are shared out."""

@@ -34,6 +34,8 @@ CLAUSE_SHARE = 0.5
 """Part of the first-token time that a cloud gets for its first clause once it has begun."""
 NEXT_POOL_SHARE = 0.5
 """Part of the first-token time within which a failure leaves time to ask another pool."""
+PICTURE_FIRST_TOKEN_S = 12.0
+"""How long a pool may look at a picture at least: no edge can answer in its place. A guess that leaves a device's 30 s room."""
 EDGE_NEEDS_S = 1.0
 """What a turn must have left for the edge when a pool that failed is tried with it. A guess."""
 HEDGED, DOUBTS, FINISHES, POOLS_CLOSED = "edge-was-faster", "doubt", "edge-finishes", "pools-closed"
@@ -81,6 +83,8 @@ class Opening:
     def __init__(self, desk: Desk, prompt: Prompt, decision: RoutingDecision, stack: AsyncExitStack) -> None:
         self.policy = desk.routes.policy_for(prompt.device_id)
         self.first_token_s = self.policy.first_token_ms / 1000
+        if prompt.images:
+            self.first_token_s = max(self.first_token_s, PICTURE_FIRST_TOKEN_S)
         self._desk = desk
         self._prompt = prompt
         self._decision = decision

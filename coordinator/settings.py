@@ -92,6 +92,13 @@ class CoordinatorSettings(ProcessSettings):
     """Edges are found by their beats on NATS; "kubernetes" is refused until it is built."""
     jetstream_domain: str = "hub"
     """JetStream domain of the hub that keeps policy and turns; empty for a NATS server without domains."""
+    api_keys: SecretStr = SecretStr("")
+    """Keys of those who may ask /v1/chat/completions, with commas between them, at least 16 characters each; without any, only this
+    machine itself may."""
+    api_pools: str = "qwen-72b,qwen-14b,qwen-vl"
+    """Pools offered there, with commas between them; add "edge" where workers serve a pool of that name. None when empty: no endpoint."""
+    vision_pool: str = "qwen-vl"
+    """The pool of them that takes pictures."""
     bucket_replicas: int = Field(1, ge=1, le=5)
     """Servers of a NATS cluster that keep them."""
     keep_turns_hours: float = Field(0.0, ge=0, le=8760)

@@ -29,6 +29,8 @@ from edge.engines import load_engines
 from edge.gateway.lifetime import Limits
 from edge.gateway.server import Authenticator, Gateway
 from edge.gateway.session import SessionOptions as DeviceOptions
+from edge.gateway.vision_tokens import VisionTokens
+from edge.looking import looking, offers, vision_tokens
 from edge.observers import GatewayMetrics
 from edge.routing import routed
 from edge.settings import MIN_SECRET_CHARS, EdgeSettings
@@ -70,11 +72,12 @@ async def run(settings: EdgeSettings, role: str, stop: asyncio.Event) -> None:
         await stack.enter_async_context(
             serve_http(app, settings.http_host, settings.http_port, variable="EDGE_HTTP_PORT")
         )
-        node = _Node(settings, metrics, nats, seam_bus, waits, checks)
+        node = _Node(settings, metrics, nats, seam_bus, waits, checks, vision_tokens(settings, role))
+        vision_url = settings.vision_url(settings.vision_port)
         if role != "gateway":
-            await stack.enter_async_context(node.brain())
+            vision_url = await stack.enter_async_context(node.brain())
         if authenticator is not None:
-            await stack.enter_async_context(node.gateway(authenticator))
+            await stack.enter_async_context(node.gateway(authenticator, vision_url))
         # What start-up made stays for good: looking through it again and again held the loop up for more than a packet's length.
         gc.collect()
         gc.freeze()
@@ -90,10 +93,11 @@ class _Node:
     seam_bus: Bus
     waits: dict[str, str]
     checks: list[Checks]
+    vision: VisionTokens | None
 
     @asynccontextmanager
-    async def brain(self) -> AsyncGenerator[None, None]:
-        """Load the engines and serve the gateway's sessions while the body runs."""
+    async def brain(self) -> AsyncGenerator[str, None]:
+        """Load the engines and serve the gateway's sessions while the body runs; yield the address for devices' pictures."""
         self.waits["engines"] = "loading"
         observe_wait = partial(_observe_wait, self.metrics)
         async with AsyncExitStack() as stack:
@@ -113,10 +117,13 @@ class _Node:
                     metrics=self.metrics,
                 )
             )
+            vision_url = await stack.enter_async_context(
+                looking(self.settings, brain.completer, self.vision, self.metrics)
+            )
             async with running(brain.run(), "brain"):
                 await brain.ready.wait()
                 del self.waits["engines"]
-                yield
+                yield vision_url
                 await brain.drain(self.settings.drain_s)
 
     def _policies(self) -> JetStreamBucket:
@@ -124,7 +131,7 @@ class _Node:
         return JetStreamBucket(streams, wire.POLICY_BUCKET)
 
     @asynccontextmanager
-    async def gateway(self, authenticator: Authenticator) -> AsyncGenerator[None, None]:
+    async def gateway(self, authenticator: Authenticator, vision_url: str) -> AsyncGenerator[None, None]:
         """Accept devices and tell the coordinator so while the body runs."""
         async with Gateway(
             self.seam_bus,
@@ -134,7 +141,7 @@ class _Node:
             port=self.settings.gateway_port,
             max_devices=self.settings.max_devices,
             max_refusing=self.settings.max_refusing,
-            options=DeviceOptions(limits=Limits(idle_s=self.settings.idle_s)),
+            options=DeviceOptions(limits=Limits(idle_s=self.settings.idle_s), offer=offers(vision_url, self.vision)),
             observer=GatewayMetrics(self.metrics),
         ) as gateway:
             self.checks.append(lambda: {"brain": "not heard of"} if gateway.is_brain_away else {})

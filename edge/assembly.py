@@ -30,6 +30,7 @@ from edge.settings import EdgeSettings
 from models.errors import OverloadedError, RecognitionError, SynthesisError, VoiceError
 from models.limited import LimitedCompleter, LimitedRecognizer, LimitedSynthesizer
 from models.limits import AdaptiveLimit, Intake
+from models.sightless import Sightless
 from models.slots import Slots
 
 LEEWAY = 4
@@ -75,7 +76,7 @@ async def assembled(
     stages = intakes(settings.stage_tolerance)
     speaker = _speaker(settings, engines, stages, metrics)
     hierarchy = Hierarchy(
-        LimitedCompleter(engines.completer, stages.llm),
+        Sightless(LimitedCompleter(engines.completer, stages.llm)),
         Roads(nats, settings.node_id),
         AnswerCache(ladder if settings.answer_cache else Ladder([]), f"{settings.llm_name}|{settings.pool}"),
         router,
@@ -130,7 +131,7 @@ def session_options(settings: EdgeSettings) -> SessionOptions:
             turn_wait_ms=max(settings.turn_wait_ms, settings.end_silence_ms),
         ),
         groups=groups_from_json(settings.endpointing),
-        private_devices=tuple(filter(None, map(str.strip, settings.private_devices.split(",")))),
+        private_devices=settings.private_patterns,
         limits=DialogueLimits(max_tokens=settings.max_tokens),
         language=settings.language,
         budget_s=settings.budget_s,

@@ -50,11 +50,23 @@ def _router(settings: EdgeSettings) -> Router:
     policy = Policy(
         router=settings.router,
         threshold=settings.threshold,
-        pools=(PoolTerms(name=settings.pool),),
+        pools=_pools(settings),
         first_token_ms=1000 * settings.first_token_s,
     )
     promises = read_promises(settings.promises or PACKAGED)
     return Router(policy, GainModel.load(), promises=promises, state=read_state(settings.state_dir))
+
+
+def _pools(settings: EdgeSettings) -> tuple[PoolTerms, ...]:
+    """Return the settings' pools; the one that sees answers text only in place of the other."""
+    text = PoolTerms(name=settings.pool, vision=settings.pool == settings.vision_pool)
+    if not settings.vision_pool or text.vision:
+        return (text,)
+    return text, PoolTerms(name=settings.vision_pool, vision=True, strength=_EYES_STRENGTH)
+
+
+_EYES_STRENGTH = 0.5
+"""Of the pool that sees, for text: below the other's, so that it is asked last. A guess."""
 
 
 class Roads(Mapping[str, Completer]):

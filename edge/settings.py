@@ -43,6 +43,12 @@ class EdgeSettings(ProcessSettings):
     """Port devices connect to."""
     public_websocket_url: str = ""
     """Address devices are told; made of gateway_host and gateway_port when empty."""
+    vision_host: str = "127.0.0.1"
+    vision_port: int = Field(0, ge=0, le=65535)
+    """Port to which devices' cameras post pictures, in the brain's process. 0 takes a free one if the gateway is the same process; else
+    no pictures are taken."""
+    public_vision_url: str = ""
+    """Address devices are told for it; made of vision_host and vision_port when empty."""
     max_devices: int = Field(150, ge=1, le=100_000)
     max_refusing: int = Field(50, ge=0, le=1000)
     """Devices beyond max_devices that are told at once that there is no room; more get an HTTP 503."""
@@ -127,6 +133,8 @@ class EdgeSettings(ProcessSettings):
 
     pool: str = "qwen-14b"
     """Cloud pool that gets the hard prompts. This and the next three are the policy until the fleet has one (xiaozhi-fleet policy)."""
+    vision_pool: str = "qwen-vl"
+    """Cloud pool that looks at pictures; none are taken when empty."""
     router: Literal["gain", "complexity"] = "complexity"
     """What is scored: what the cloud would gain, or how hard a prompt looks."""
     threshold: float = Field(THRESHOLD, ge=0, le=2)
@@ -173,6 +181,15 @@ class EdgeSettings(ProcessSettings):
     def llm_name(self) -> str:
         """Name of the edge's language model in answers and cache keys."""
         return Path(self.llm_model).stem if "/" in self.llm_model else self.llm_model
+
+    @property
+    def private_patterns(self) -> tuple[str, ...]:
+        """Shell patterns of the devices of which nothing leaves the edge."""
+        return tuple(filter(None, map(str.strip, self.private_devices.split(","))))
+
+    def vision_url(self, port: int) -> str:
+        """Return the address devices are told for their cameras' pictures, which are taken at ``port``."""
+        return self.public_vision_url or f"http://{self.vision_host}:{port}/xiaozhi/vision/"
 
     @property
     def websocket_url(self) -> str:

@@ -22,7 +22,7 @@ from edge.brain.observer import BrainObserver, DeafObserver
 from edge.brain.pipeline import Pipeline
 from edge.brain.session import BrainSession, SessionOptions
 from edge.brain.stage import stage
-from models.engines import TurnDetector, VoiceDetector
+from models.engines import Completer, TurnDetector, VoiceDetector
 from models.errors import CloudUnreachableError, OverloadedError, StageError, VoiceError, error_from_code
 
 _log = structlog.get_logger()
@@ -91,6 +91,11 @@ class Brain:
         self._refused: OrderedDict[str, str] = OrderedDict()
         self._records: deque[TurnRecord] = deque(maxlen=RECORDS_KEPT)
         self._is_draining = False
+
+    @property
+    def completer(self) -> Completer:
+        """What answers this brain's prompts."""
+        return self._pipeline.completer
 
     @property
     def sessions(self) -> int:

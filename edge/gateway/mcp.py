@@ -1,6 +1,7 @@
 """What we ask of a device's tools: MCP with the device as the server (protocol.md §10), without I/O and without a clock.
 
 ``begin`` greets, each ``receive`` returns what to ask next until every page of tools was read, ``tick`` gives up what was not answered.
+The greeting may offer an address for the camera's pictures; ``renew`` greets anew with another offer, for the token in it expires.
 A device's answers are never trusted: what has no meaning is counted in ``ignored``, and every length and count has a bound.
 """
 
@@ -12,10 +13,13 @@ from typing import Any
 
 from edge.gateway import mcp_messages as messages
 from edge.gateway.mcp_messages import Answer, Greeting, Page, Tool, ToolResult, shaped
+from edge.gateway.vision_tokens import VisionOffer
 from models.errors import DeviceTooSlowError
 
 CAMERA_TOOL = "self.camera.take_photo"
 """Takes and uploads a picture before it answers; every other tool answers within a few seconds (protocol §10)."""
+_RENEWAL = "renewal"
+"""Purpose of a greeting that is not the first."""
 
 Request = dict[str, Any]
 """A JSON-RPC request, the payload of an ``mcp`` message."""
@@ -53,18 +57,20 @@ class McpClient:
         self._pages = 0
         self._last_id = 0
         self._waiting: dict[int, tuple[str, float]] = {}
-        """Method and deadline of each request without an answer."""
+        """Method, or ``_RENEWAL``, and deadline of each request without an answer."""
 
     @property
     def tools(self) -> tuple[Tool, ...]:
         """Every tool the device listed so far, in its order."""
         return tuple(self._tools.values())
 
-    def begin(self, now_s: float) -> Request:
+    def begin(self, now_s: float, vision: VisionOffer | None = None) -> Request:
         """Return the greeting to send; call once."""
-        client = {"name": "xiaozhi-fleet", "version": "1"}
-        params = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": client}
-        return self._request("initialize", params, now_s + self._limits.answer_s)
+        return self._greeting("initialize", now_s, vision)
+
+    def renew(self, now_s: float, vision: VisionOffer) -> Request:
+        """Return another greeting, whose answer means nothing: firmware reads only the offer in it (protocol §10)."""
+        return self._greeting(_RENEWAL, now_s, vision)
 
     def call(self, name: str, arguments: Mapping[str, bool | int | str], now_s: float) -> Request:
         """Return the request that runs a tool; raise DeviceProtocolError for what no device takes, DeviceTooSlowError when too many wait."""
@@ -89,7 +95,7 @@ class McpClient:
         late = {number: method for number, (method, until_s) in self._waiting.items() if now_s >= until_s}
         for number, method in late.items():
             del self._waiting[number]
-            if method != "tools/call":
+            if method not in {"tools/call", _RENEWAL}:
                 self._finish("timeout")
         calls = [number for number, method in late.items() if method == "tools/call"]
         return [ToolResult(id=number, is_error=True, timed_out=True) for number in calls]
@@ -100,6 +106,8 @@ class McpClient:
         if method == "tools/call":
             result = messages.result(answer)
             return [result] if result else None
+        if method == _RENEWAL:
+            return []
         if answer.error is not None:
             self._finish("refused")
             return []
@@ -144,9 +152,17 @@ class McpClient:
         self._pages += 1
         return self._request("tools/list", params, now_s + self._limits.answer_s)
 
-    def _request(self, method: str, params: dict[str, Any], until_s: float) -> Request:
+    def _greeting(self, purpose: str, now_s: float, vision: VisionOffer | None) -> Request:
+        params = {
+            "protocolVersion": "2024-11-05",
+            "capabilities": {"vision": {"url": vision.url, "token": vision.token}} if vision else {},
+            "clientInfo": {"name": "xiaozhi-fleet", "version": "1"},
+        }
+        return self._request("initialize", params, now_s + self._limits.answer_s, purpose)
+
+    def _request(self, method: str, params: dict[str, Any], until_s: float, purpose: str = "") -> Request:
         self._last_id += 1
-        self._waiting[self._last_id] = (method, until_s)
+        self._waiting[self._last_id] = (purpose or method, until_s)
         return {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}
 
     def _finish(self, failure: str) -> None:

@@ -25,6 +25,7 @@ from edge.gateway.notices import notice
 from edge.gateway.observer import DeafObserver, GatewayObserver
 from edge.gateway.pacing import Outgoing, Pace, Speech
 from edge.gateway.tools import DeviceTools
+from edge.gateway.vision_tokens import VisionOffer
 from edge.gateway.writer import Writer
 from models.errors import CloudUnreachableError, DeviceProtocolError, DeviceTooSlowError, VoiceError
 
@@ -45,6 +46,8 @@ class SessionOptions:
     send_s: float = 5.0
     """How long one message may take to be read."""
     pace: Pace = field(default_factory=Pace)
+    offer: Callable[[str, str, str], VisionOffer | None] = lambda _device_id, _client_id, _session_id: None
+    """Where a device may show what its camera sees, by device, client and session; None for nowhere."""
 
 
 class DeviceSession:
@@ -77,7 +80,7 @@ class DeviceSession:
         self._now = now
         self._protocol = device.DeviceProtocol(session_id, version=version)
         self._outgoing = Outgoing(now=now)
-        self._tools = DeviceTools(device_id, lambda ask: self._say(self._protocol.mcp(ask)), self._observer, now=now)
+        self._tools = self._new_tools()
         self._end: SessionEnd | None = None
         self._over = asyncio.Event()
         self._is_draining = False
@@ -99,6 +102,15 @@ class DeviceSession:
             report=lambda speech: self._report(speech, self._fence),
             rest=self._rest,
             now=now,
+        )
+
+    def _new_tools(self) -> DeviceTools:
+        return DeviceTools(
+            self.device_id,
+            lambda ask: self._say(self._protocol.mcp(ask)),
+            self._observer,
+            offer=lambda: self._options.offer(self.device_id, self._client_id, self.session_id),
+            now=self._now,
         )
 
     @property

@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 
 from edge.simulator.bootstrap import Address, Identity, boot
+from edge.simulator.camera import Camera
 from edge.simulator.device import Device, Framing, running
 from edge.simulator.firmware import Firmware
 from models.errors import DeviceAuthError, DeviceError
@@ -61,16 +62,22 @@ async def connect(
     token: str = "",
     version: int = 1,
     identity: Identity | None = None,
+    photo: bytes = b"",
     now: Callable[[], float] = time.monotonic,
 ) -> AsyncGenerator[Device, None]:
     """Boot at ``ota_url``, or take ``url`` and ``token`` as given, and yield a device that has said hello.
 
-    ``version`` is the binary framing when ``url`` is given; the boot answer names its own. Leaving closes TCP without a Close frame, as
+    ``version`` is the binary framing when ``url`` is given; the boot answer names its own. A device with a ``photo``, a JPEG, has a
+    camera that always sees it. Leaving closes TCP without a Close frame, as
     devices do. Raises DeviceError, or a subclass, in one line that names the address.
     """
     identity = identity or Identity()
     address = Address(url=url, token=token, version=version) if url else await boot(ota_url, identity)
-    async with _websocket(address, identity) as socket, running(_device(socket, address.version, now)) as device:
+    camera = Camera(identity, photo) if photo else None
+    async with (
+        _websocket(address, identity) as socket,
+        running(_device(socket, address.version, camera, now)) as device,
+    ):
         await device.greet()
         yield device
 
@@ -109,17 +116,18 @@ async def _opened(address: Address, identity: Identity) -> ClientConnection:
         raise DeviceError(f"cannot reach {address.url}: is an edge running there? ({type(error).__name__})") from error
 
 
-def _device(socket: WebSocket, version: int, now: Callable[[], float]) -> Device:
+def _device(socket: WebSocket, version: int, camera: Camera | None, now: Callable[[], float]) -> Device:
     from edge.brain.opus import OpusDecoder, OpusEncoder
     from edge.gateway import framing
 
     return Device(
         socket,
-        Firmware(OpusDecoder, version=version),
+        Firmware(OpusDecoder, version=version, has_camera=camera is not None),
         OpusEncoder(16_000, 60, complexity=0, dtx=True),
         Framing(
             pack=lambda packet: framing.pack(packet, version),
             unpack=lambda message: framing.unpack(message, version),
         ),
+        camera=camera,
         now=now,
     )

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge.gateway.vision_tokens import VisionOffer
 from edge.seam import ListenMode
 from edge.simulator.firmware import Firmware, State
 from edge.simulator.turn import Interruption, TurnLog, TurnResult, interruption_of, result_of
@@ -49,6 +50,14 @@ class Encoder(Protocol):
         ...
 
 
+class Camera(Protocol):
+    """Shows a picture to the server."""
+
+    async def explain(self, offer: VisionOffer, question: str) -> str:
+        """Return what the server said; raise DeviceError when it did not take the picture."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Framing:
     """One Opus packet in a binary message and back, as the protocol version has it."""
@@ -68,8 +77,10 @@ class Device:
         encoder: Encoder,
         framing: Framing,
         *,
+        camera: Camera | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``camera`` is for a ``firmware`` that has one."""
         self.firmware = firmware
         self.microphone = Microphone()
         self.is_closed = False
@@ -77,6 +88,8 @@ class Device:
         self._socket = socket
         self._encoder = encoder
         self._framing = framing
+        self._camera = camera
+        self._shutter = asyncio.Event()
         self._now = now
         self._news = asyncio.Event()
         self._replan = asyncio.Event()
@@ -157,9 +170,12 @@ class Device:
         """Read, listen and play until the connection ends; ``running`` does this."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                clock = tasks.create_task(self._keep_time(), name="device-clock")
+                jobs = [tasks.create_task(self._keep_time(), name="device-clock")]
+                if self._camera is not None:
+                    jobs.append(tasks.create_task(self._photograph(self._camera), name="device-camera"))
                 await self._read()
-                clock.cancel()
+                for job in jobs:
+                    job.cancel()
         finally:
             self.firmware.closed()
             self.microphone.switch_off()
@@ -193,6 +209,20 @@ class Device:
                 async with asyncio.timeout(max(0.0, (min(dues_ms) - self.now_ms) / 1000) if dues_ms else None):
                     await self._replan.wait()
 
+    async def _photograph(self, camera: Camera) -> None:
+        """Show one picture after another; unlike a real device, which does nothing else meanwhile (protocol §10)."""
+        firmware = self.firmware
+        while True:
+            while firmware.photos:
+                photo, text = firmware.photos.pop(0), None
+                if firmware.vision is not None:
+                    with suppress(DeviceError):
+                        text = await camera.explain(firmware.vision, photo.question)
+                firmware.explained(photo, text)
+                await self._settle()
+            self._shutter.clear()
+            await self._shutter.wait()
+
     async def _settle(self) -> None:
         """Do what the firmware decided: microphone, messages, and tell whoever waits."""
         firmware, microphone = self.firmware, self.microphone
@@ -201,6 +231,8 @@ class Device:
         elif microphone.is_on and not firmware.is_mic_on:
             microphone.switch_off()
         self._replan.set()
+        if firmware.photos:
+            self._shutter.set()
         async with self._sending:
             while firmware.outbox:
                 await self._socket.send(firmware.outbox.pop(0))

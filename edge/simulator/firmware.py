@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from edge.gateway.vision_tokens import VisionOffer
 from edge.seam import ListenMode
 from edge.simulator.playback import Decoder, Playback
 from edge.simulator.turn import TurnLog
@@ -48,6 +49,19 @@ TOOLS: list[dict[str, Any]] = [
     },
 ]
 """So few that they are one page (protocol §10)."""
+PHOTO_TOOL: dict[str, Any] = {
+    "name": "self.camera.take_photo",
+    "description": "Takes a photo and explains it.",
+    "inputSchema": {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"]},
+}
+"""Only of devices with a camera."""
+
+
+class Photo(NamedTuple):
+    """A picture that a tool's caller waits for."""
+
+    request_id: int
+    question: str
 
 
 class State(StrEnum):
@@ -71,8 +85,13 @@ NEXT: dict[State, frozenset[State]] = {
 class Firmware:
     """One device's mind from power-on; ``new_decoder`` makes an Opus decoder for a rate in Hz."""
 
-    def __init__(self, new_decoder: Callable[[int], Decoder], *, version: int = 1) -> None:
+    def __init__(self, new_decoder: Callable[[int], Decoder], *, version: int = 1, has_camera: bool = False) -> None:
         self.version = version
+        self.vision: VisionOffer | None = None
+        """Where the camera shows its pictures, as the server said last."""
+        self.photos: list[Photo] = []
+        """To be taken and shown; each is answered with ``explained``."""
+        self.tools = [*TOOLS, PHOTO_TOOL] if has_camera else TOOLS
         self.state = State.IDLE
         self.mode: ListenMode = "auto"
         self.session_id = ""
@@ -173,6 +192,11 @@ class Firmware:
         if kind in known:
             known[kind](message, now_ms)
 
+    def explained(self, photo: Photo, text: str | None) -> None:
+        """Hand on what the server said of a picture, None when it could not be shown."""
+        answer = {"error": {"message": "Failed to upload photo"}} if text is None else _told(text)
+        self._send(type="mcp", payload={"jsonrpc": "2.0", "id": photo.request_id} | answer)
+
     def fault(self, what: str) -> None:
         """Note something the firmware refused or would have suffered from."""
         self.log.faults.append(what)
@@ -246,21 +270,36 @@ class Firmware:
 
     def _on_mcp(self, message: dict[str, Any], _now_ms: float) -> None:
         payload = message.get("payload")
-        if isinstance(payload, dict) and payload.get("jsonrpc") == "2.0" and type(payload.get("id")) is int:
-            self._send(type="mcp", payload={"jsonrpc": "2.0", "id": payload["id"]} | self._answer(payload))
+        if not isinstance(payload, dict) or payload.get("jsonrpc") != "2.0" or type(payload.get("id")) is not int:
+            return
+        if answer := self._answer(payload):
+            self._send(type="mcp", payload={"jsonrpc": "2.0", "id": payload["id"]} | answer)
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer as firmware does: an error has a message and no code (protocol §10)."""
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Answer as firmware does: an error has a message and no code (protocol §10); None for what takes its time."""
         method, params = request.get("method"), request.get("params")
         params = params if isinstance(params, dict) else {}
         if method == "initialize":
+            self.vision = _vision(params) or self.vision
             return {"result": GREETING}
         if method == "tools/list":
-            return {"result": {"tools": TOOLS}}
+            return {"result": {"tools": self.tools}}
         if method != "tools/call":
             return {"error": {"message": "unknown method"}}
         arguments = params.get("arguments")
-        return self._run(params.get("name"), arguments if isinstance(arguments, dict) else {})
+        arguments = arguments if isinstance(arguments, dict) else {}
+        if params.get("name") == PHOTO_TOOL["name"] and PHOTO_TOOL in self.tools:
+            return self._take_photo(request["id"], arguments)
+        return self._run(params.get("name"), arguments)
+
+    def _take_photo(self, request_id: int, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        question = arguments.get("question")
+        if not isinstance(question, str):
+            return {"error": {"message": "Missing valid argument: question"}}
+        if self.vision is None:
+            return {"error": {"message": "Image explain URL or token is not set"}}
+        self.photos.append(Photo(request_id, question))
+        return None
 
     def _run(self, tool: object, arguments: dict[str, Any]) -> dict[str, Any]:
         text = "true"
@@ -272,7 +311,7 @@ class Firmware:
             self.volume = volume
         else:
             return {"error": {"message": f"volume must be an integer from 0 to {MAX_VOLUME}"}}
-        return {"result": {"content": [{"type": "text", "text": text}], "isError": False}}
+        return _told(text)
 
     def _begin_listening(self, now_ms: float) -> None:
         if not self._enter(State.LISTENING):
@@ -308,3 +347,17 @@ def _as_object(text: str) -> dict[str, Any]:
     except msgspec.MsgspecError:
         return {}
     return message if isinstance(message, dict) else {}
+
+
+def _told(text: str) -> dict[str, Any]:
+    return {"result": {"content": [{"type": "text", "text": text}], "isError": False}}
+
+
+def _vision(params: dict[str, Any]) -> VisionOffer | None:
+    """Return what a greeting says of the camera, the only part of it that is read."""
+    capabilities = params.get("capabilities")
+    vision = capabilities.get("vision") if isinstance(capabilities, dict) else None
+    if not isinstance(vision, dict) or not isinstance(vision.get("url"), str):
+        return None
+    token = vision.get("token")
+    return VisionOffer(vision["url"], token if isinstance(token, str) else "")

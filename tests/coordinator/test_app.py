@@ -11,16 +11,19 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from coordinator import wire
-from coordinator.app import Bootstrap, check, hear_edges, run
+from coordinator.app import Bootstrap, check, first_policy, hear_edges, open_api, run
 from coordinator.bus import MemoryBus
 from coordinator.fleet.bootstrap import MAX_BODY_BYTES
 from coordinator.fleet.registry import Registry
 from coordinator.fleet.tokens import TokenAuthenticator
 from coordinator.metrics import Metrics
 from coordinator.probes import probes
+from coordinator.routing.policy import Policy
+from coordinator.routing.router import Router
 from coordinator.settings import CoordinatorSettings, load
 from models.errors import CloudUnreachableError, ConfigError, DeviceAuthError
 from tests import virtual_time
@@ -311,3 +314,42 @@ def test_settings_are_checked_before_anything_is_opened() -> None:
             await run(load(CoordinatorSettings, {}), "", asyncio.Event())
 
     virtual_time.run(scenario())
+
+
+# Chat completions
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ["auto", "qwen-14b", "qwen-72b", "qwen-vl"]),
+        ({"api_pools": " edge ,qwen-14b"}, ["auto", "edge", "qwen-14b"]),
+    ],
+)
+def test_pools_on_offer_are_those_of_the_setting(changes: dict[str, str], names: list[str]) -> None:
+    key = "k" * 16
+    settings = CoordinatorSettings(api_keys=key, **changes)
+    router = Router(first_policy(settings), None)
+    routes = open_api(settings, MemoryBus(), router, Metrics(CollectorRegistry()))
+    with TestClient(Starlette(routes=routes)) as client:
+        listed = client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
+        assert client.get("/v1/models").status_code == 401
+    assert [model["id"] for model in listed.json()["data"]] == names
+
+
+def test_without_pools_there_is_no_endpoint() -> None:
+    settings = CoordinatorSettings(api_pools="")
+    assert open_api(settings, MemoryBus(), Router(first_policy(settings), None), Metrics(CollectorRegistry())) == []
+
+
+def test_first_policy_prefers_the_pools_named_first() -> None:
+    pools = first_policy(CoordinatorSettings()).pools
+    assert [(pool.name, pool.vision) for pool in pools] == [("qwen-72b", False), ("qwen-14b", False), ("qwen-vl", True)]
+    assert [pool.strength for pool in pools] == sorted((pool.strength for pool in pools), reverse=True)
+
+
+@pytest.mark.parametrize("changes", [{"api_keys": "short"}, {"api_pools": "a.b"}])
+def test_keys_and_pools_that_cannot_be_used_are_a_config_error(changes: dict[str, str]) -> None:
+    settings = CoordinatorSettings(**changes)
+    with pytest.raises(ConfigError):
+        open_api(settings, MemoryBus(), Router(Policy(), None), Metrics(CollectorRegistry()))

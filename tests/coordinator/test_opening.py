@@ -131,6 +131,21 @@ def test_a_pool_behind_its_breaker_is_not_the_next() -> None:
     run(scenario())
 
 
+def test_pool_that_sees_may_look_longer_than_others_may_think() -> None:
+    async def scenario() -> None:
+        policy = Policy(threshold=0.7, pools=(PoolTerms(name=POOL, vision=True),), first_token_ms=1200.0)
+        bench = Bench(Source("边缘。"), Source(Wait(10.0), "一只猫。"), policy=policy)
+        prompt = Prompt(
+            turn_id="t1",
+            messages=(Message(role="user", text=EASY),),
+            images=(Image(media_type="image/png", data=b"x"),),
+        )
+        async with aclosing(bench.hierarchy.complete(prompt)) as deltas:
+            assert (await anext(deltas)).text == "一只猫。"
+
+    run(scenario())
+
+
 def test_only_a_pool_that_sees_is_asked_about_a_picture() -> None:
     async def scenario() -> None:
         clouds = Source(CompletionError("x")), Source("云端。")

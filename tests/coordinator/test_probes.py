@@ -13,10 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from coordinator.metrics import Metrics, installed
-from coordinator.probes import STOP_S, probes, read_body, serve_http
+from coordinator.probes import STOP_S, listening, probes, read_body, serve_http, unless_gone
 from models.errors import ConfigError
+from tests import virtual_time
 from tests.real_time import run
 
 VARIABLE = "COORDINATOR_HTTP_PORT"
@@ -144,7 +146,71 @@ def test_a_body_over_the_limit_is_not_kept(service: Service, client: TestClient)
     assert service.bodies == [None]
 
 
+@pytest.mark.parametrize(
+    ("declared", "fits"), [("", True), ("1000", True), ("1001", False), ("9" * 5000, False), ("-5", True), ("x", True)]
+)
+def test_a_body_that_says_it_is_too_long_is_not_waited_for(declared: str, fits: bool) -> None:
+    async def never() -> Message:
+        raise AssertionError("the body was read")
+
+    async def once() -> Message:
+        return {"type": "http.request", "body": b"x", "more_body": False}
+
+    headers = [(b"content-length", declared.encode())]
+    request = Request({"type": "http", "headers": headers}, once if fits else never)
+    assert run(read_body(request, MAX_BYTES)) == (b"x" if fits else None)
+
+
+# Clients that leave
+
+
+@pytest.mark.parametrize(("gone_s", "answer"), [(1.0, None), (9.0, "done")])
+def test_work_is_over_when_its_client_leaves(gone_s: float, answer: str | None) -> None:
+    ended: list[str] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(gone_s)
+        return {"type": "http.disconnect"}
+
+    async def work() -> str:
+        try:
+            await asyncio.sleep(5)
+        finally:
+            ended.append("work")
+        return "done"
+
+    assert virtual_time.run(unless_gone(receive, work(), name="job")) == answer
+    assert ended == ["work"]
+
+
+def test_cancelling_the_wait_for_work_cancels_the_work() -> None:
+    async def scenario() -> list[str]:
+        ended: list[str] = []
+
+        async def work() -> None:
+            try:
+                await asyncio.sleep(5)
+            finally:
+                ended.append("work")
+
+        waiting = asyncio.create_task(unless_gone(asyncio.Event().wait, work(), name="job"))  # type: ignore[arg-type]
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        return ended
+
+    assert virtual_time.run(scenario()) == ["work"]
+
+
 # On a real port
+
+
+def test_what_is_written_to_a_connection_is_sent_at_once() -> None:
+    with listening("127.0.0.1", 0, variable=VARIABLE) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @asynccontextmanager

@@ -252,6 +252,7 @@ def test_any_values_are_settings_or_one_config_error(environ: dict[str, str]) ->
 
 SECRETS = [
     (CoordinatorSettings, "COORDINATOR_DEVICE_TOKEN_SECRET"),
+    (CoordinatorSettings, "COORDINATOR_API_KEYS"),
     (CloudSettings, "CLOUD_UPSTREAM_API_KEY"),
     (EdgeSettings, "EDGE_DEVICE_TOKEN_SECRET"),
     (EdgeSettings, "EDGE_S3_SECRET_KEY"),

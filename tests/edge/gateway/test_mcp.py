@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from edge.gateway.mcp import CAMERA_TOOL, McpClient, McpLimits
 from edge.gateway.mcp_messages import ToolResult
+from edge.gateway.vision_tokens import VisionOffer
 from models.errors import DeviceProtocolError, DeviceTooSlowError
 
+OFFER = VisionOffer("http://edge:8003/xiaozhi/vision/", "t")
 GREETING = {"protocolVersion": "2024-11-05", "serverInfo": {"name": "bread", "version": "2.4.2"}}
 
 
@@ -48,6 +50,31 @@ def test_greeting_is_what_devices_read() -> None:
             "clientInfo": {"name": "xiaozhi-fleet", "version": "1"},
         },
     }
+
+
+def test_greeting_may_offer_an_address_for_pictures() -> None:
+    assert McpClient().begin(0.0, OFFER)["params"]["capabilities"] == {"vision": {"url": OFFER.url, "token": "t"}}
+
+
+def test_renewal_greets_anew_and_asks_for_nothing_more() -> None:
+    client, first = greeted()
+    assert client.receive(answer(first, page("a")), 0.0) == []
+    renewal = client.renew(5.0, OFFER)
+    assert (renewal["method"], renewal["id"]) == ("initialize", 3)
+    assert renewal["params"]["capabilities"]["vision"]["token"] == "t"
+    assert client.receive(answer(renewal, GREETING), 5.0) == []
+    assert (names(client), client.is_done, client.failure, client.ignored) == (["a"], True, "", 0)
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_renewal_without_a_proper_answer_changes_nothing(is_refused: bool) -> None:
+    client, first = greeted()
+    client.receive(answer(first, page("a")), 0.0)
+    renewal = client.renew(5.0, OFFER)
+    if is_refused:
+        client.receive(refusal(renewal, {"message": "no"}), 6.0)
+    assert client.tick(100.0) == []
+    assert (client.is_done, client.failure, client.ignored) == (True, "", 0)
 
 
 def test_tools_are_read_page_by_page() -> None:

@@ -17,6 +17,7 @@ from edge.gateway.lifetime import READ_S, Limits, SessionEnd
 from edge.gateway.notices import notice
 from edge.gateway.observer import DeafObserver
 from edge.gateway.session import DeviceSession, SessionOptions
+from edge.gateway.vision_tokens import VisionOffer
 from models.errors import CloudUnreachableError
 from tests.virtual_time import run
 
@@ -148,6 +149,7 @@ async def scene(
     bus: MemoryBus | None = None,
     version: int | None = None,
     limits: Limits | None = None,
+    offer: Callable[[str, str, str], VisionOffer | None] = lambda *_names: None,
     is_brain_away: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[Scene, None]:
     bus, socket, observer = bus or MemoryBus(), FakeSocket(), Counting()
@@ -159,7 +161,7 @@ async def scene(
         device_id="aa:bb",
         client_id="c",
         version=version,
-        options=SessionOptions(limits=limits or Limits()),
+        options=SessionOptions(limits=limits or Limits(), offer=offer),
         observer=observer,
         is_brain_away=is_brain_away,
         now=asyncio.get_running_loop().time,
@@ -719,6 +721,19 @@ def test_device_with_tools_is_asked_for_them_after_hello() -> None:
             assert [request["id"] for request in asked] == [1, 2, 3]
             assert asked[2] == {"jsonrpc": "2.0", "id": 3, "method": "tools/list", "params": {"cursor": "c"}}
             assert on.told() == ["SessionOpened"]
+
+    run(play())
+
+
+def test_device_with_tools_is_offered_an_address_for_its_sessions_pictures() -> None:
+    def offer(device_id: str, client_id: str, session_id: str) -> VisionOffer:
+        return VisionOffer("http://edge/vision", f"{device_id} {client_id} {session_id}")
+
+    async def play() -> None:
+        async with scene(offer=offer) as on:
+            await on.says({**HELLO, "features": {"mcp": True}})
+            capabilities = on.socket.sent[1][1]["payload"]["params"]["capabilities"]
+            assert capabilities == {"vision": {"url": "http://edge/vision", "token": f"aa:bb c {SID}"}}
 
     run(play())
 

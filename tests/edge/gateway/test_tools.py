@@ -5,7 +5,8 @@ from typing import Any
 import structlog
 
 from edge.gateway.observer import DeafObserver
-from edge.gateway.tools import DeviceTools
+from edge.gateway.tools import RENEW_S, DeviceTools
+from edge.gateway.vision_tokens import TTL_S, VisionOffer
 
 GREETING = {"serverInfo": {"name": "bread", "version": "2.4.2"}}
 
@@ -64,3 +65,24 @@ def test_what_means_nothing_is_counted() -> None:
     with structlog.testing.capture_logs() as logs:
         tools.receive({"jsonrpc": "2.0", "id": "1", "result": GREETING})
     assert (len(asked), observer.seen, logs) == (1, ["mcp"], [])
+
+
+def test_address_for_pictures_is_offered_and_its_token_renewed_in_time() -> None:
+    asked: list[dict[str, Any]] = []
+    clock, made = Clock(), iter(range(9))
+    offer = lambda: VisionOffer("http://edge/vision", f"t{next(made)}")  # noqa: E731 - a counter
+    tools = DeviceTools("aa:bb", asked.append, Counting(), offer=offer, now=clock)
+    tools.begin()
+    for clock.now_s in (1.0, RENEW_S - 1, RENEW_S, RENEW_S + 1, 2 * RENEW_S):
+        tools.tick()
+    greetings = [request["params"]["capabilities"]["vision"]["token"] for request in asked]
+    assert greetings == ["t0", "t1", "t2"]
+    assert {request["method"] for request in asked} == {"initialize"}
+    assert RENEW_S < TTL_S
+
+
+def test_nothing_is_offered_where_nobody_looks_at_pictures() -> None:
+    tools, asked, _, clock = begun()
+    clock.now_s = 10 * RENEW_S
+    tools.tick()
+    assert [request["params"]["capabilities"] for request in asked] == [{}]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.simulator.device import Device, Framing, running
+from edge.gateway.vision_tokens import VisionOffer
+from edge.simulator.device import Camera, Device, Framing, running
 from edge.simulator.firmware import Firmware, State
 from models.errors import DeviceError, DeviceProtocolError
 from tests.virtual_time import run
@@ -89,14 +90,15 @@ class Server:
 
 
 @asynccontextmanager
-async def greeted(server: Server) -> AsyncGenerator[Device, None]:
+async def greeted(server: Server, camera: Camera | None = None) -> AsyncGenerator[Device, None]:
     def plain(packet: bytes) -> bytes:
         if packet == b"lie":
             raise DeviceProtocolError("a frame that lies")
         return packet
 
     now = asyncio.get_running_loop().time
-    device = Device(server, Firmware(Decoder), Encoder(), Framing(pack=bytes, unpack=plain), now=now)
+    firmware = Firmware(Decoder, has_camera=camera is not None)
+    device = Device(server, firmware, Encoder(), Framing(pack=bytes, unpack=plain), camera=camera, now=now)
     async with running(device):
         await device.greet()
         yield device
@@ -382,3 +384,54 @@ def test_a_connection_closed_instead_of_a_hello_is_an_error() -> None:
                 pass
 
     run(work())
+
+
+class Eyes:
+    """A camera whose pictures take a second to be explained; the second one fails."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    async def explain(self, offer: VisionOffer, question: str) -> str:
+        self.asked.append((offer.token, question))
+        await asyncio.sleep(1)
+        if len(self.asked) == 2:
+            raise DeviceError("not taken")
+        return f"{question}猫"
+
+
+def photo(number: int) -> dict[str, Any]:
+    params = {"name": "self.camera.take_photo", "arguments": {"question": f"{number}"}}
+    return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
+
+
+def test_photos_are_shown_one_after_another_and_their_answers_handed_on() -> None:
+    async def scenario() -> tuple[list[Any], list[Any], float]:
+        server, eyes = Server(), Eyes()
+        async with greeted(server, eyes):
+            params = {"capabilities": {"vision": {"url": "http://edge/vision", "token": "t"}}}
+            server.tell(type="mcp", payload={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+            for number in (1, 2, 3):
+                server.tell(type="mcp", payload=photo(number))
+            await asyncio.sleep(10)
+        return eyes.asked, [said["payload"] for said in server.spoken("mcp")][1:], server.texts[-1][0]
+
+    asked, (first, second, third), last_ms = run(scenario())
+    assert asked == [("t", "1"), ("t", "2"), ("t", "3")]
+    assert [answer["result"]["content"][0]["text"] for answer in (first, third)] == ["1猫", "3猫"]
+    assert (second["id"], second["error"]) == (2, {"message": "Failed to upload photo"})
+    assert last_ms == pytest.approx(3000)
+
+
+def test_connection_lost_while_a_photo_is_shown_ends_the_camera_too() -> None:
+    async def scenario() -> list[Any]:
+        server, eyes = Server(), Eyes()
+        async with greeted(server, eyes) as device:
+            params = {"capabilities": {"vision": {"url": "http://edge/vision", "token": "t"}}}
+            server.tell(type="mcp", payload={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+            server.tell(type="mcp", payload=photo(1))
+            server.later(0.5, None)
+            await device.until(lambda: device.is_closed, 5)
+        return [said["payload"]["id"] for said in server.spoken("mcp")]
+
+    assert run(scenario()) == [0]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.simulator.firmware import GREETING, NEXT, TOOLS, Firmware, State
+from edge.gateway.vision_tokens import VisionOffer
+from edge.simulator.firmware import GREETING, NEXT, TOOLS, Firmware, Photo, State
 from models.errors import DeviceProtocolError
 
 HELLO = {
@@ -325,6 +326,60 @@ def test_a_call_that_a_device_cannot_run_is_an_error_without_code(params: object
     firmware = listening()
     assert called(firmware, params)["error"].keys() == {"message"}
     assert firmware.volume == 70
+
+
+# The camera
+
+OFFER = {"url": "http://edge/vision", "token": "t1"}
+TAKE_PHOTO = {"name": "self.camera.take_photo", "arguments": {"question": "这是什么？"}}
+
+
+def offer(firmware: Firmware, capabilities: object) -> None:
+    params = {"capabilities": capabilities}
+    tell(firmware, 0, type="mcp", payload={"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})
+    assert len(sent(firmware)) == 1
+
+
+def with_camera() -> Firmware:
+    return Firmware(Decoder, has_camera=True)
+
+
+@pytest.mark.parametrize(
+    "capabilities", [None, [], {}, {"vision": None}, {"vision": {"token": "t"}}, {"vision": {"url": 1}}]
+)
+def test_greeting_without_an_address_for_pictures_offers_none(capabilities: object) -> None:
+    firmware = with_camera()
+    offer(firmware, capabilities)
+    assert firmware.vision is None
+    assert called(firmware, TAKE_PHOTO)["error"] == {"message": "Image explain URL or token is not set"}
+
+
+def test_later_greeting_brings_a_later_token() -> None:
+    firmware = with_camera()
+    for capabilities in ({"vision": OFFER}, {"vision": OFFER | {"token": "t2"}}, {}):
+        offer(firmware, capabilities)
+    assert firmware.vision == VisionOffer(OFFER["url"], "t2")
+
+
+def test_photo_is_answered_once_it_was_explained() -> None:
+    firmware = with_camera()
+    offer(firmware, {"vision": OFFER})
+    tell(firmware, 0, type="mcp", payload={"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": TAKE_PHOTO})
+    assert sent(firmware) == []
+    assert firmware.photos == [Photo(9, "这是什么？")]
+    firmware.explained(firmware.photos[0], "一只猫")
+    firmware.explained(firmware.photos[0], None)
+    good, bad = (message["payload"] for message in sent(firmware))
+    assert (good["id"], good["result"]["content"][0]["text"]) == (9, "一只猫")
+    assert bad["error"] == {"message": "Failed to upload photo"}
+
+
+def test_photo_needs_a_question_and_a_camera() -> None:
+    firmware = with_camera()
+    offer(firmware, {"vision": OFFER})
+    assert "error" in called(firmware, TAKE_PHOTO | {"arguments": {}})
+    assert called(listening(), TAKE_PHOTO)["error"] == {"message": "Unknown tool"}
+    assert firmware.photos == []
 
 
 def test_a_closed_socket_leaves_the_device_idle() -> None:
