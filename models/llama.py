@@ -207,10 +207,13 @@ class LlamaCompleter:
 
     def _tokens_of(self, prompt: Prompt) -> list[int]:
         room = self._context_tokens - prompt.max_tokens
-        opening = [self._begin, *self._engine.tokenize("assistant\n")]
-        messages = [self._message(message) for message in prompt.messages]
+        asked, begun = prompt.messages, ""
+        if asked and asked[-1].role == "assistant":  # the beginning of the answer, to go on from
+            asked, begun = asked[:-1], asked[-1].text
+        opening = [self._begin, *self._engine.tokenize("assistant\n" + begun)]
+        messages = [self._message(message) for message in asked]
         lengths = [len(message) for message in messages]
-        kept = kept_messages(lengths, prompt.messages, room - len(opening)) if messages else None
+        kept = kept_messages(lengths, asked, room - len(opening)) if messages else None
         if kept is None:
             raise CompletionError(
                 f"{self.name}: {len(messages)} messages of {sum(lengths)} tokens and {prompt.max_tokens} to answer "

@@ -25,7 +25,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """A dialogue that wants its next answer; the last message is the user's."""
+    """A dialogue that wants its next answer; the last message is the user's, or the assistant's beginning of it, to go on from."""
 
     turn_id: str
     messages: tuple[Message, ...]

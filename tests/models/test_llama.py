@@ -5,6 +5,7 @@ import random
 import threading
 from contextlib import aclosing
 
+import msgspec
 import pytest
 
 from models.errors import CatalogError, CompletionError, ConfigError, DeadlineError, OverloadedError
@@ -157,6 +158,20 @@ def test_prompt_is_chatml_and_text_cannot_forge_marks(tmp_path):
         *b"assistant\n",
     ]
     assert tokens == parts
+
+
+def test_an_answer_that_was_begun_is_left_open_to_go_on(tmp_path):
+    engine = _Spelling("")
+    prompt = _prompt("why", "because")
+    run(_answer(_completer(engine, tmp_path), prompt))
+    tokens = bytes(token if token < 256 else ord("|") for chunk in engine.fed for token in chunk)
+    assert tokens.endswith(b"|user\nbecause|\n|assistant\n"), "an even number of texts ends with the user's"
+
+    engine = _Spelling("")
+    begun = msgspec.structs.replace(prompt, messages=(*prompt.messages, Message(role="assistant", text="Since it")))
+    run(_answer(_completer(engine, tmp_path), begun))
+    continued = bytes(token if token < 256 else ord("|") for chunk in engine.fed for token in chunk)
+    assert continued == tokens + b"Since it"
 
 
 def test_warmed_system_prompt_is_not_read_again(tmp_path):
