@@ -16,6 +16,7 @@ import structlog
 import typer
 
 from coordinator.commands import EXPLAIN_EXAMPLES, REPLAY_EXAMPLES, explain, replay
+from coordinator.key_commands import app as keys_app
 from coordinator.policy_commands import app as policy_app
 from edge.speaking import say
 from models.commands import app as models_app
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models", short_help="List, pull and verify models.")
 app.add_typer(policy_app, name="policy", short_help="Show and change which prompts deserve the cloud.")
+app.add_typer(keys_app, name="keys", short_help="Make and revoke keys for the hub.")
 app.command("explain", short_help="Print a turn whole, with every decision.", epilog=EXPLAIN_EXAMPLES)(explain)
 app.command("replay", short_help="Try a policy on turns that were.", epilog=REPLAY_EXAMPLES)(replay)
 

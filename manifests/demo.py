@@ -124,7 +124,8 @@ async def _stay(console: Console, running: Site) -> None:
     for name, address in running.addresses.items():
         console.print(f"  {name:<20} {address}", soft_wrap=True, highlight=False)
     console.print(f'Try:  xiaozhi-fleet say --ota {running.ota_url} "你好，你是谁？"', soft_wrap=True, highlight=False)
-    console.print(f"And:  xiaozhi-fleet explain --nats-url {running.hub_url}", soft_wrap=True, highlight=False)
+    hub = f"--nats-url {running.hub_url} --nkey-seed-file {running.operator_seed}"
+    console.print(f"And:  xiaozhi-fleet explain {hub}", soft_wrap=True, highlight=False)
     console.print("Ctrl-C ends it.")
     await asyncio.Event().wait()
 

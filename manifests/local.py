@@ -48,6 +48,8 @@ class Site:
     ota_url: str
     hub_url: str
     leaf_url: str
+    operator_seed: Path
+    """Key of a person at the hub."""
     directory: Path
     group: Children = field(repr=False)
 
@@ -95,6 +97,8 @@ class _Servers:
 
     hub_url: str
     leaf_url: str
+    keys: Path
+    """Folder with the NKey seeds of cloud, coordinator and operator."""
     redis_url: str
     s3: Mapping[str, str]
     upstream_url: str
@@ -135,7 +139,15 @@ class _Starter:
         addresses = _addresses(up, ports)
         await _edge_is_known(addresses["bootstrap (OTA)"])
         self.report(f"site is up after {time.monotonic() - began:.1f} s; logs in {self.base}")
-        return Site(addresses, addresses["bootstrap (OTA)"], up.hub_url, up.leaf_url, self.base, self.group)
+        return Site(
+            addresses,
+            addresses["bootstrap (OTA)"],
+            up.hub_url,
+            up.leaf_url,
+            up.keys / "operator.nk",
+            self.base,
+            self.group,
+        )
 
     async def _servers(self, cloud_url: str | None) -> _Servers:
         """Start NATS, Redis, S3 and the cloud model side by side."""
@@ -162,12 +174,14 @@ def _roles(up: _Servers, ports: _Ports, edge_env: Mapping[str, str]) -> list[_Ro
     secret = secrets.token_urlsafe(32)
     coordinator = {
         "COORDINATOR_NATS_URL": up.hub_url,
+        "COORDINATOR_NATS_NKEY_SEED_FILE": str(up.keys / "coordinator.nk"),
         "COORDINATOR_HTTP_PORT": str(ports.coordinator),
         "COORDINATOR_DEVICE_TOKEN_SECRET": secret,
         "COORDINATOR_KEEP_TURNS_HOURS": "1",  # for explain; what is kept ends with the site's directory
     }
     cloud = {
         "CLOUD_NATS_URL": up.hub_url,
+        "CLOUD_NATS_NKEY_SEED_FILE": str(up.keys / "cloud.nk"),
         "CLOUD_POOL": POOL,
         "CLOUD_UPSTREAM_URL": up.upstream_url,
         "CLOUD_UPSTREAM_MODEL": CLOUD_MODEL,

@@ -10,7 +10,10 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+from coordinator.nats_rights import ACCOUNT, Role, rights_of
+from coordinator.nats_users import new_seed, write_seed
 from manifests.processes import Children, accepts_connections, answers, free_ports
 from models.errors import ConfigError
 
@@ -33,26 +36,61 @@ def program(name: str) -> str:
     return str(path)
 
 
-async def nats(group: Children, base: Path, report: Report) -> tuple[str, str]:
-    """Start a hub with JetStream and one leaf node of it; return both client addresses."""
+class Nats(NamedTuple):
+    """A hub and a leaf of it."""
+
+    hub_url: str
+    leaf_url: str
+    keys: Path
+    """Folder with a seed for each role: cloud.nk, coordinator.nk, operator.nk, and the edge's own, which its leaf holds."""
+
+
+async def nats(group: Children, base: Path, report: Report, *, edge_id: str = "edge-1") -> Nats:
+    """Start a hub with JetStream and one leaf node of it, everybody with a key and the rights of its role."""
     hub_port, link_port, leaf_port = free_ports(3)
+    seeds, users = _keys(base / "keys", edge_id)
     hub = {
         "host": "127.0.0.1",
         "port": hub_port,
         "server_name": "hub",
         "jetstream": {"store_dir": str(base / "jetstream-hub"), "domain": "hub"},
         "leafnodes": {"host": "127.0.0.1", "port": link_port},
+        "accounts": {ACCOUNT: {"jetstream": "enabled", "users": users}},
+        **_PROMPT,
     }
     leaf = {
         "host": "127.0.0.1",
         "port": leaf_port,
         "server_name": "edge-leaf",
         "jetstream": {"store_dir": str(base / "jetstream-leaf"), "domain": "edge"},
-        "leafnodes": {"remotes": [{"url": f"nats-leaf://127.0.0.1:{link_port}"}], "reconnect": "1s"},
+        "leafnodes": {
+            "remotes": [{"url": f"nats-leaf://127.0.0.1:{link_port}", "nkey": seeds[edge_id]}],
+            "reconnect": "1s",
+        },
+        **_PROMPT,
     }
     await nats_server(group, base, "nats-hub", hub, report)
     await nats_server(group, base, "nats-leaf", leaf, report)
-    return f"nats://127.0.0.1:{hub_port}", f"nats://127.0.0.1:{leaf_port}"
+    return Nats(f"nats://127.0.0.1:{hub_port}", f"nats://127.0.0.1:{leaf_port}", base / "keys")
+
+
+_PROMPT: dict[str, object] = {"ping_interval": "2s", "ping_max": 2, "write_deadline": "2s"}
+"""As in the field: a dead peer is known in seconds."""
+
+
+def _keys(folder: Path, edge_id: str) -> tuple[dict[str, str], list[object]]:
+    """Write a seed for each role and return them by name, with the users for the hub."""
+    folder.mkdir(exist_ok=True)
+    seeds: dict[str, str] = {}
+    users: list[object] = []
+    for role in Role:
+        name = edge_id if role is Role.EDGE else role.value
+        seeds[name], key = new_seed()
+        (folder / f"{name}.nk").unlink(missing_ok=True)
+        write_seed(folder / f"{name}.nk", seeds[name])
+        rights = rights_of(role, name)
+        users.append({"nkey": key, "permissions": {"publish": rights.publish, "subscribe": rights.subscribe}})
+    return seeds, users
 
 
 async def nats_server(group: Children, base: Path, name: str, config: dict[str, object], report: Report) -> None:

@@ -66,6 +66,9 @@ def test_every_command_is_known() -> None:
         ("policy", "history"),
         ("policy", "rollback"),
         ("policy", "arms"),
+        ("keys", "new"),
+        ("keys", "list"),
+        ("keys", "revoke"),
     }
 
 
@@ -84,7 +87,7 @@ def test_help_of_every_command_shows_examples_and_each_of_them_parses(command: t
             pass
 
 
-@pytest.mark.parametrize("group", [(), ("models",), ("policy",)])
+@pytest.mark.parametrize("group", [(), ("models",), ("policy",), ("keys",)])
 def test_a_group_alone_lists_its_commands(group: tuple[str, ...]) -> None:
     lines = invoke(*group).output.splitlines()
     for command in commands():

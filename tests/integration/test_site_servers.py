@@ -18,6 +18,7 @@ from coordinator.bus import NatsBus
 from coordinator.cache.ladder import FAILURES_TO_OPEN, CacheTier, Ladder
 from coordinator.cache.object_store import ObjectStoreTier, wrap
 from coordinator.cache.redis_tier import PREFIX, RedisTier
+from coordinator.nats_users import new_seed
 from manifests import servers
 from manifests.processes import Child, Children, children
 from models.errors import CacheError
@@ -44,14 +45,21 @@ async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 20.0
 def test_a_message_crosses_the_leaf_both_ways(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with children(tmp_path) as group:
-            hub_url, leaf_url = await servers.nats(group, tmp_path, quiet)
-            async with NatsBus.connect(hub_url, name="cloud") as cloud, NatsBus.connect(leaf_url, name="edge") as edge:
-                for sender, receiver in ((edge, cloud), (cloud, edge)):
-                    async with receiver.subscribe("voice.test") as line:
+            nats = await servers.nats(group, tmp_path, quiet)
+            seed = (nats.keys / "cloud.nk").read_text().strip()
+            async with (
+                NatsBus.connect(nats.hub_url, name="cloud", nkey_seed=seed) as cloud,
+                NatsBus.connect(nats.leaf_url, name="edge") as edge,
+            ):
+                ways = ((edge, cloud, "voice.complete.qwen-14b"), (cloud, edge, "voice.answer.edge-1.a"))
+                for sender, receiver, subject in ways:
+                    async with receiver.subscribe(subject) as line:
                         heard = asyncio.create_task(anext(aiter(line)))
 
-                        async def arrives(sender: NatsBus = sender, heard: asyncio.Task = heard) -> bool:
-                            await sender.publish("voice.test", b"hello")  # the leaf learns of listeners a moment later
+                        async def arrives(
+                            sender: NatsBus = sender, heard: asyncio.Task = heard, subject: str = subject
+                        ) -> bool:
+                            await sender.publish(subject, b"hello")  # the leaf learns of listeners a moment later
                             await asyncio.wait([heard], timeout=0.05)
                             return heard.done()
 
@@ -64,7 +72,7 @@ def test_a_message_crosses_the_leaf_both_ways(tmp_path: Path) -> None:
 def test_the_edge_goes_on_alone_when_the_hub_is_killed(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with children(tmp_path) as group:
-            _, leaf_url = await servers.nats(group, tmp_path, quiet)
+            leaf_url = (await servers.nats(group, tmp_path, quiet)).leaf_url
             async with (
                 NatsBus.connect(leaf_url, name="gateway") as gateway,
                 NatsBus.connect(leaf_url, name="brain") as brain,
@@ -83,7 +91,7 @@ def test_the_edge_goes_on_alone_when_the_hub_is_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", ["nats-hub/nats-hub.conf", "edge/nats-leaf.conf"])
 def test_the_servers_configuration_in_the_manifests_is_understood(config: str) -> None:
     command = [servers.program("nats-server"), "-t", "-c", str(BASE / config)]
-    env = {"HUB_URL": "nats-leaf://token-with-digits-1@hub.example:7422"}
+    env = {"HUB_URL": "nats-leaf://token-with-digits-1@hub.example:7422", "HUB_SEED": new_seed()[0]}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

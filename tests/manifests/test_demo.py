@@ -158,7 +158,7 @@ def test_the_record_of_a_device_is_found_among_those_of_others() -> None:
 
 
 def site(urls: dict[str, str]) -> Site:
-    return Site(urls, "", "", "", Path(), Children(Path()))
+    return Site(urls, "", "", "", Path(), Path(), Children(Path()))
 
 
 @pytest.mark.parametrize(

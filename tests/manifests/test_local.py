@@ -27,8 +27,8 @@ class FakeSite:
         self.roles: dict[str, tuple[list[str], Mapping[str, str], int]] = {}
         self.asked: list[str] = []
 
-        async def nats(group: Children, base: Path, report: local.Report) -> tuple[str, str]:
-            return "nats://127.0.0.1:1", "nats://127.0.0.1:2"
+        async def nats(group: Children, base: Path, report: local.Report) -> tuple[str, str, Path]:
+            return "nats://127.0.0.1:1", "nats://127.0.0.1:2", base / "keys"
 
         async def redis(group: Children, report: local.Report) -> str:
             return "redis://127.0.0.1:3/0"
@@ -70,6 +70,8 @@ def test_every_role_is_told_what_it_needs_and_understands_it(tmp_path: Path, mon
         readers[{"coordinator": "COORDINATOR_", "cloud": "CLOUD_", "edge": "EDGE_"}[name.split("-")[0]]](env)
     coordinator, cloud, brain, gateway = (fake.roles[name][1] for name in ROLES)
     assert coordinator["COORDINATOR_NATS_URL"] == cloud["CLOUD_NATS_URL"] == up.hub_url
+    assert coordinator["COORDINATOR_NATS_NKEY_SEED_FILE"].endswith("keys/coordinator.nk")
+    assert cloud["CLOUD_NATS_NKEY_SEED_FILE"].endswith("keys/cloud.nk")
     assert brain["EDGE_NATS_URL"] == gateway["EDGE_NATS_URL"] == up.leaf_url == up.nats_url
     assert coordinator["COORDINATOR_DEVICE_TOKEN_SECRET"] == gateway["EDGE_DEVICE_TOKEN_SECRET"]
     assert len(gateway["EDGE_DEVICE_TOKEN_SECRET"]) >= 32
@@ -102,12 +104,12 @@ def test_a_missing_cloud_model_is_one_line_and_nothing_is_left_running(
     groups: list[Children] = []
     going_on: list[str] = []
 
-    async def nats(group: Children, base: Path, report: local.Report) -> tuple[str, str]:
+    async def nats(group: Children, base: Path, report: local.Report) -> tuple[str, str, Path]:
         groups.append(group)
         await _sleeper(group, "nats-hub")
         await asyncio.sleep(600)
         going_on.append("the failure of another part did not stop this one")
-        return "", ""
+        return "", "", base
 
     async def other(group: Children, *_: object) -> str:
         await _sleeper(group, "other")
@@ -154,7 +156,7 @@ def test_children_are_found_by_role(tmp_path: Path) -> None:
         async with children(tmp_path) as group:
             for name in ("edge-brain", "edge-gateway", "redis"):
                 await _sleeper(group, name)
-            up = Site({}, "", "", "nats://leaf", tmp_path, group)
+            up = Site({}, "", "", "nats://leaf", tmp_path / "operator.nk", tmp_path, group)
             brain = up.child("edge-brain")
             assert up.pids("edge") == [brain.pid, up.child("edge-gateway").pid]
             brain.process.kill()

@@ -1,0 +1,70 @@
+"""Who may say and hear what on NATS: one account for the fleet, a key for each process, rights by its role; pure.
+
+An edge's leaf dials the hub with the edge's key, and the hub holds every message and every subscription of that leaf to the edge's rights.
+So a stolen key speaks as that edge alone, hears that edge's answers alone, and what gateway and brain say to each other never leaves the
+site: nobody on the hub has a right to it. All are in one account, since rights say all that separate accounts would say, without exports.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from coordinator.wire import POLICY_BUCKET, TURN_STREAM, token
+
+DOMAIN = "hub"
+"""JetStream domain of the hub, as its configuration names it."""
+ACCOUNT = "FLEET"
+
+
+class Role(StrEnum):
+    """What a key is for."""
+
+    EDGE = "edge"
+    CLOUD = "cloud"
+    COORDINATOR = "coordinator"
+    OPERATOR = "operator"
+    """A person at the command line."""
+
+
+class Rights(msgspec.Struct, frozen=True, kw_only=True):
+    """Subjects with NATS's wildcards."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+_STREAM_APIS = (f"$JS.{DOMAIN}.API", "$JS.API")
+"""As it is asked through a leaf, and what the hub makes of it before it looks at the rights of who is connected to it."""
+_POLICY_READ = tuple(
+    f"{api}.{what}.KV_{POLICY_BUCKET}" for api in _STREAM_APIS for what in ("CONSUMER.CREATE", "STREAM.INFO")
+)
+_ASK = ("voice.complete.>", "voice.cancel.>", "voice.beat.asker.>")
+_MAKE = tuple(
+    f"{api}.STREAM.{what}.{stream}"
+    for api in _STREAM_APIS
+    for what in ("CREATE", "UPDATE", "INFO", "DELETE")
+    for stream in (f"KV_{POLICY_BUCKET}", TURN_STREAM)
+)
+
+
+def rights_of(role: Role, name: str) -> Rights:
+    """Return the rights of a key; ``name`` is the edge's for an edge, and only a label otherwise. Raises ConfigError for a bad name."""
+    token(name)
+    if role is Role.EDGE:
+        own = (f"voice.beat.edge.{name}", f"voice.turn.{name}.*")
+        return Rights(publish=(*_ASK, *own, *_POLICY_READ), subscribe=(f"voice.answer.{name}.>", "voice.beat.pool.>"))
+    if role is Role.CLOUD:
+        return Rights(
+            publish=("voice.answer.>", "voice.beat.pool.>"),
+            subscribe=("voice.complete.>", "voice.cancel.>", "voice.beat.asker.>"),
+        )
+    if role is Role.COORDINATOR:
+        return Rights(
+            publish=(*_ASK, *_POLICY_READ, *_MAKE),
+            subscribe=("voice.answer.coordinator.>", "voice.beat.edge.*", "voice.beat.pool.>"),
+        )
+    return Rights(
+        publish=(*_ASK, *(f"{api}.>" for api in _STREAM_APIS), f"$KV.{POLICY_BUCKET}.>"), subscribe=("voice.>",)
+    )
