@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,6 @@ BUCKETS = 1 << 15
 """Columns of the hashed pieces, half for characters and half for words; a power of two."""
 CHARACTER_SIZES = (2, 3, 4, 5)
 """Pieces of so many characters; they need no word boundaries, so Chinese is as good as English."""
-HEAD_CHARACTERS = 700
-TAIL_CHARACTERS = 300
-"""Of a longer text only its beginning and its end are read, so that the time is bounded; a spoken request never is."""
-
 _HALF = BUCKETS // 2
 _MULTIPLIER = np.uint32(0x9E3779B1)
 """Knuth's multiplicative hash: 2^32 over the golden ratio, odd."""
@@ -30,9 +25,7 @@ _DIGIT = re.compile(r"\d")
 
 
 def window(text: str) -> str:
-    """Return the part of ``text`` that is read, lower-cased, every digit as 0 and every run of space as one."""
-    if len(text) > HEAD_CHARACTERS + TAIL_CHARACTERS:
-        text = text[:HEAD_CHARACTERS] + " " + text[-TAIL_CHARACTERS:]
+    """Return ``text`` as it is cut into pieces: lower-cased, every digit as 0 and every run of space as one."""
     return _DIGIT.sub("0", _SPACE.sub(" ", text.lower()).strip())
 
 
@@ -40,8 +33,10 @@ def pieces(text: str) -> tuple[Indices, Floats]:
     """Return the columns of a text, ascending and distinct, and in each 1 + ln(how often); every value is at least 1."""
     clean = window(text)
     found = np.concatenate([*_characters(f" {clean} "), _words(clean)])
-    columns, counts = np.unique(found, return_counts=True)
-    return columns, 1 + np.log(counts.astype(np.float32))
+    columns = np.sort(found.astype(np.uint16)).astype(np.int64)  # 16 bits sort five times as fast
+    starts = np.flatnonzero(np.concatenate(([True], columns[1:] != columns[:-1])))
+    counts = np.diff(np.append(starts, len(columns)))
+    return columns[starts], 1 + np.log(counts.astype(np.float32))
 
 
 def _characters(text: str) -> list[Indices]:
@@ -58,10 +53,10 @@ def _characters(text: str) -> list[Indices]:
 
 
 def _words(text: str) -> Indices:
-    words = _WORD.findall(text)
-    both = [*words, *(f"{left} {right}" for left, right in pairwise(words))]
-    hashed = [zlib.crc32(word.encode("utf-8", "replace")) for word in both]
-    return (np.array(hashed, dtype=np.int64) & (_HALF - 1)) + _HALF
+    alone = np.array([zlib.crc32(word.encode("utf-8", "replace")) for word in _WORD.findall(text)], dtype=np.uint32)
+    mixed = (alone[:-1] * _MULTIPLIER) ^ alone[1:]
+    pairs = (mixed ^ (mixed >> np.uint32(15))) * _MULTIPLIER >> np.uint32(8)
+    return (np.concatenate([alone, pairs]).astype(np.int64) & (_HALF - 1)) + _HALF
 
 
 SURFACE = (
@@ -76,17 +71,17 @@ RISING = frozenset({"length", "words", "numbers", "stem_length", "sentences", "c
 
 _TOKEN = re.compile(r"[\u3400-\u9fff]|[A-Za-z']+|\d+")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_OPTION = re.compile(r"(?:^|\s)([a-h])[.)](?=\s)", re.IGNORECASE)
+_OPTION = re.compile(r"(?:^|\s)([a-h])[.)](?=\s)")
 _NUMERIC = re.compile(r"[-$¥\s(]*\d")
 _SYMBOL = re.compile(r"[+*/=^<>\\$%×÷]")
 _SENTENCE = re.compile(r"[.!?。！？]")
 _COMMA = re.compile(r"[,，、;；]")
-_NEGATED = re.compile(r"\bnot\b|n't\b|不|没", re.IGNORECASE)
-_EXCLUDED = re.compile(r"\b(?:except|least)\b|除了|除外|错误的", re.IGNORECASE)
-_QUESTION = re.compile(r"\b(?:which|what|who|when|where)\b|什么|哪|谁", re.IGNORECASE)
-_AMOUNT = re.compile(r"\bhow (?:many|much)\b|多少|几", re.IGNORECASE)
-_CONDITION = re.compile(r"\bif\b|suppose|assum|given|如果|假设|假如|已知", re.IGNORECASE)
-_REASON = re.compile(r"\bwhy\b|because|explain|为什么|因为|原因|解释", re.IGNORECASE)
+_NEGATED = re.compile(r"\bnot\b|n't\b|不|没")
+_EXCLUDED = re.compile(r"\b(?:except|least)\b|除了|除外|错误的")
+_QUESTION = re.compile(r"\b(?:which|what|who|when|where)\b|什么|哪|谁")
+_AMOUNT = re.compile(r"\bhow (?:many|much)\b|多少|几")
+_CONDITION = re.compile(r"\bif\b|suppose|assum|given|如果|假设|假如|已知")
+_REASON = re.compile(r"\bwhy\b|because|explain|为什么|因为|原因|解释")
 _QUOTE = re.compile(r"[\"“「《]")
 _LONG_WORD = 7
 """Letters above which a word counts as long. A guess."""
@@ -94,14 +89,10 @@ _FEWEST_OPTIONS = 2
 
 
 def surface(text: str) -> list[float]:
-    """Return the columns named in `SURFACE`: sizes as ln(1 + n), shares in [0, 1], yes and no as 1 and 0."""
-    if len(text) > HEAD_CHARACTERS + TAIL_CHARACTERS:
-        length, text = len(text), text[:HEAD_CHARACTERS] + "\n" + text[-TAIL_CHARACTERS:]
-    else:
-        length = len(text)
+    """Return the columns named in `SURFACE` of a text in lower case: sizes as ln(1 + n), shares in [0, 1], yes and no as 1 and 0."""
     stem, options = _split_options(text)
     words = _TOKEN.findall(text)
-    return [*_sizes(text, length, stem, words), *_option_sizes(options), *_shares(text, stem, words), *_marks(stem)]
+    return [*_sizes(text, stem, words), *_option_sizes(options), *_shares(text, stem, words), *_marks(stem)]
 
 
 def _split_options(text: str) -> tuple[str, list[str]]:
@@ -116,8 +107,8 @@ def _split_options(text: str) -> tuple[str, list[str]]:
     return text[: marks[0].start()], [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
 
 
-def _sizes(text: str, length: int, stem: str, words: list[str]) -> list[float]:
-    counts = (length, len(words), len(_NUMBER.findall(text)), len(stem), len(_SYMBOL.findall(text)))
+def _sizes(text: str, stem: str, words: list[str]) -> list[float]:
+    counts = (len(text), len(words), len(_NUMBER.findall(text)), len(stem), len(_SYMBOL.findall(text)))
     return [*(math.log1p(count) for count in counts), math.log1p(len(_SENTENCE.findall(stem)))]
 
 

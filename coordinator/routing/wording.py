@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-MAX_CHARACTERS = 600
+MAX_CHARACTERS = 400
 """Of a longer text only the two ends are read, half each, so that the time is bounded; nothing was lost by it on published questions."""
 
 _INVISIBLE = re.compile(
