@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STAY ?=
 
-.PHONY: help setup models demo test check fix unit bench lock clean
+.PHONY: help setup models demo test check fix unit bench lock clean vllm vllm-demo
 
 help:  ## show what can be made
 	@sed -n 's/^# //p' Makefile
@@ -32,6 +32,12 @@ models: $(STAMP)  ## the starter models, with progress and hashes
 
 demo: models  ## the main job, on this machine
 	$(BIN)/xiaozhi-fleet demo $(if $(STAY),--stay)
+
+vllm: models  ## vLLM on the processor, in an environment of its own (3.3 GB)
+	$(BIN)/python -m manifests.vllm_environment
+
+vllm-demo: vllm  ## a conversation through NATS with a real vLLM
+	$(BIN)/python -m manifests.vllm_demo
 
 test: models check  ## everything
 	$(BIN)/python -m pytest -q -m "engine or integration"

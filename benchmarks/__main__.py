@@ -12,11 +12,13 @@ import typer
 from models.errors import VoiceError
 
 NAMES = {
+    "bus": "the road from an edge to a worker's upstream and back: requests, first token, cancel, over NATS",
     "capacity": "how many devices one edge node carries: first audio, gaps, errors, cores and memory under load",
     "endpoint": "when a sentence is over: false cut-offs and waits, by silence and by a model",
     "engines": "each engine by itself: voice detection, recognition, language model, sound",
     "opus": "what each Opus bitrate and complexity costs and sounds like",
     "routing": "which prompts deserve the cloud: random, length, complexity, expected gain and the oracle on recorded outcomes",
+    "scaling": "how the number of replicas follows a pool's day",
     "soak": "garbage, thousands of turns and barge-ins at random moments: crashes, leaks, stuck sessions",
     "turns": "spoken turns from the device's side: time to first audio on the edge, from the cloud and from the cache",
 }

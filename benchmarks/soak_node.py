@@ -33,7 +33,7 @@ from edge.assembly import assembled
 from edge.engines import Engines
 from edge.gateway.server import Gateway
 from edge.observers import GatewayMetrics
-from edge.routing import routed
+from edge.routing import Roads, routed
 from edge.settings import EdgeSettings
 
 NODE = "soak"
@@ -112,7 +112,7 @@ async def node(max_devices: int, parts: Engines) -> AsyncGenerator[SoakNode, Non
     async with AsyncExitStack() as stack:
         router = await stack.enter_async_context(routed(settings, metrics))
         brain = await stack.enter_async_context(
-            assembled(settings, parts, ladder, router, nats=bus, seam_bus=bus, metrics=metrics)
+            assembled(settings, parts, ladder, router, roads=Roads(bus, NODE), nats=bus, seam_bus=bus, metrics=metrics)
         )
         await stack.enter_async_context(_running(brain.run(), "brain"))
         await stack.enter_async_context(_running(_count(bus, outcomes), "outcomes"))

@@ -1,30 +1,37 @@
 """A worker of a pool: takes requests of its queue group, streams the answers back, and stops at once when told.
 
-Each request is one task. A cancel goes to every worker of the pool, since the asker does not know who took its request; one that
-arrives before its request is kept for a while.
+Each request under way is one task; one that waits is none. A cancel goes to the worker that answers or, before its asker heard of it,
+to every worker of the pool; one of these that arrives before its request is kept for a while. An asker that falls silent is lost, and its
+requests with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack, aclosing, suppress
+from math import inf
+from typing import NoReturn
 
 import msgspec
 import structlog
 
+from cloud.admission import Admission, Refusal, Terms, Ticket
+from cloud.worker_answers import Answer, Outbox
 from coordinator import wire
 from coordinator.bus import Bus, Subscription
 from models.engines import Completer
 from models.errors import CloudUnreachableError, DeadlineError, OverloadedError, VoiceError
-from models.prompts import CompletionDelta, Prompt, Usage
+from models.prompts import Prompt, Usage
 
 _log = structlog.get_logger()
 
 CANCELS_KEPT = 4096
 """Cancels remembered for requests that have not come; those of other workers' requests are among them."""
 BEAT_S = 1.0
+WAITED_MS = 50
+"""Waits shorter than this are not worth a new prompt; the budget is kept to by the worker itself."""
 MAX_PENDING = 4096
 """Requests that may wait in the bus while this process is busy; the bus drops the newest beyond."""
 
@@ -35,46 +42,37 @@ def _ignore(_result: str) -> None:
     """Observe nothing."""
 
 
-class _Answer:
-    """The stream of frames to one asker, numbered without gaps."""
+class _Request:
+    """One request in hand, waiting or under way."""
 
-    def __init__(self, bus: Bus, subject: str, worker_id: str) -> None:
-        self._bus = bus
-        self._subject = subject
-        self._worker_id = worker_id
-        self._seq = 0
+    __slots__ = ("answer", "asker_id", "is_stopped", "prompt", "result", "task", "ticket", "until_s")
 
-    async def say(self, delta: CompletionDelta) -> None:
-        """Send a piece of text; this and the others raise CloudUnreachableError."""
-        await self._send(wire.AnswerDelta(seq=self._seq, text=delta.text, model=delta.model))
+    def __init__(self, asked: wire.CompletionRequest, answer: Answer, now_s: float) -> None:
+        budget_s = asked.prompt.budget_ms / 1000
+        patience_s = min(budget_s, asked.first_token_ms / 1000 if asked.first_token_ms > 0 else inf)
+        self.prompt = asked.prompt
+        self.answer = answer
+        self.asker_id = asked.asker_id
+        self.until_s = now_s + budget_s
+        self.task: asyncio.Task[None] | None = None
+        self.result = "cancelled"
+        self.is_stopped = False
+        self.ticket = Ticket(
+            request_id=asked.request_id,
+            edge_id=asked.edge_id,
+            device_id=asked.prompt.device_id,
+            is_preload=asked.priority > wire.TURN,
+            first_token_until_s=now_s + patience_s,
+        )
 
-    async def end(self, usage: Usage | None) -> None:
-        """Tell that the answer is complete."""
-        await self._send(wire.AnswerEnd(seq=self._seq, usage=usage))
-
-    async def failed(self, error: VoiceError) -> None:
-        """Tell that there will be no more."""
-        await self._send(wire.AnswerFailed(seq=self._seq, code=error.code, message=str(error)))
-
-    @asynccontextmanager
-    async def kept_alive(self) -> AsyncGenerator[None, None]:
-        """Beat while the body runs."""
-        beating = asyncio.create_task(self._beat(), name="answer-beat")
-        try:
-            yield
-        finally:
-            beating.cancel()
-            await asyncio.wait([beating])
-
-    async def _beat(self) -> None:
-        while True:
-            with suppress(CloudUnreachableError):
-                await self._send(wire.AnswerBeat(seq=self._seq, worker_id=self._worker_id))
-            await asyncio.sleep(wire.ANSWER_BEAT_S)
-
-    async def _send(self, frame: wire.AnyAnswerFrame) -> None:
-        self._seq += 1
-        await self._bus.publish(self._subject, wire.encode(frame))
+    def stop(self, result: str = "cancelled") -> None:
+        """End the task, if it has one; a second time changes nothing, for it may take time to close."""
+        if not self.is_stopped:
+            self.is_stopped = True
+            self.result = result
+            self.answer.drop()
+            if self.task is not None:
+                self.task.cancel()
 
 
 class PoolWorker:
@@ -89,23 +87,31 @@ class PoolWorker:
         worker_id: str,
         model: str = "",
         max_running: int = 8,
+        admission: Admission | None = None,
         observe: Observe = _ignore,
         running_changed: Callable[[int], None] = lambda _count: None,
         is_upstream_ready: Callable[[], bool] = lambda: True,
     ) -> None:
+        """``admission`` decides who is served when; without one ``max_running`` are, and nobody waits."""
         self.ready = asyncio.Event()
         """Set once requests and cancels are heard."""
+        self.admission = admission or Admission(Terms(max_running=max_running))
+        """For metrics: how many wait, how fast answers go."""
         self._bus = bus
         self._pool = pool
         self._completer = completer
         self._worker_id = wire.token(worker_id)
         self._model = model
-        self._max_running = max_running
         self._observe = observe
         self._running_changed = running_changed
         self._is_upstream_ready = is_upstream_ready
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._outbox = Outbox(bus, worker_id)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._entrance = AsyncExitStack()
+        self._requests: dict[str, _Request] = {}
         self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._askers: dict[str, float] = {}
+        """When each asker with requests in hand was last heard of, on the loop's clock."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_draining = False
@@ -113,112 +119,222 @@ class PoolWorker:
     @property
     def running(self) -> int:
         """Requests under way."""
-        return len(self._running)
+        return self.admission.running
 
     async def run(self) -> None:
         """Serve until cancelled; no request is under way any more when this ends.
 
         Raises a group with CloudUnreachableError naming the reason when the bus closes, so that its process ends and is started anew.
         """
+        listen, pool, name = self._bus.subscribe, self._pool, self._worker_id
         async with (
-            self._bus.subscribe(wire.cancel_subject(self._pool), max_pending=MAX_PENDING) as cancels,
-            self._bus.subscribe(
-                wire.complete_subject(self._pool), queue=self._pool, max_pending=MAX_PENDING
-            ) as requests,
+            listen(wire.cancel_subject(pool), max_pending=MAX_PENDING) as cancels,
+            listen(wire.worker_cancel_subject(pool, name), max_pending=MAX_PENDING) as own_cancels,
+            listen(wire.asker_beat_subject(pool, name), max_pending=MAX_PENDING) as asker_beats,
+            listen(wire.worker_complete_subject(pool, name), max_pending=MAX_PENDING) as own_requests,
+            self._entrance,
             asyncio.TaskGroup() as tasks,
         ):
+            requests = await self._entrance.enter_async_context(
+                listen(wire.complete_subject(pool), queue=pool, max_pending=MAX_PENDING)
+            )
+            self._tasks = tasks
+            tasks.create_task(self._outbox.run(), name="pool-outbox")
             tasks.create_task(self._beat(), name="pool-beat")
-            tasks.create_task(self._hear_cancels(cancels), name="pool-cancels")
+            tasks.create_task(self._tend(), name="pool-tend")
+            tasks.create_task(self._hear_cancels(cancels, is_for_all=True), name="pool-cancels")
+            tasks.create_task(self._hear_cancels(own_cancels, is_for_all=False), name="worker-cancels")
+            tasks.create_task(self._hear_askers(asker_beats), name="asker-beats")
+            tasks.create_task(self._hear_requests(own_requests), name="worker-requests")
             self.ready.set()
-            async for message in requests:
-                self._take(message.payload, message.reply, tasks)
-            await self._bus.lost()
+            try:
+                await self._hear_requests(requests)
+                await self._ended_by()
+            finally:
+                self._tasks = None
 
     async def drain(self, within_s: float) -> None:
-        """Refuse new requests and wait for those under way, at most ``within_s``."""
+        """Leave the queue group, refuse what came already and wait for what was taken, at most ``within_s``."""
         self._is_draining = True
+        await self._entrance.aclose()
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._idle.wait()
+                await self._outbox.emptied()
 
-    def _take(self, payload: bytes, reply: str, tasks: asyncio.TaskGroup) -> None:
+    async def _ended_by(self) -> NoReturn:
+        """Raise what ended the bus; wait for ever when it was we who left the queue group."""
+        while self._is_draining:
+            await asyncio.Event().wait()
+        await self._bus.lost()
+
+    # Taking
+
+    async def _hear_requests(self, requests: Subscription) -> None:
+        async for message in requests:
+            self._take(message.payload, message.reply)
+
+    def _take(self, payload: bytes, reply: str) -> None:
         try:
-            request = wire.decode_request(payload)
+            asked = wire.decode_request(payload)
         except msgspec.MsgspecError:
             self._observe("malformed")
             _log.warning("request_malformed", pool=self._pool, size_bytes=len(payload))
             return
-        if not reply or request.request_id in self._running:
+        if not reply or asked.request_id in self._requests:
             self._observe("malformed")
             return
-        if request.request_id in self._cancelled:
-            del self._cancelled[request.request_id]
+        if asked.request_id in self._cancelled:
+            del self._cancelled[asked.request_id]
             self._observe("cancelled")
             return
-        answer = _Answer(self._bus, reply, self._worker_id)
-        if self._is_draining or self.running >= self._max_running:
-            tasks.create_task(self._refuse(answer), name="refusal")
+        now_s = _now_s()
+        request = _Request(asked, Answer(self._outbox, reply, on_lost=lambda: self._unreachable(request)), now_s)
+        if self._is_draining:
+            self._refuse(request, Refusal.FULL)
             return
-        task = tasks.create_task(self._serve(request.prompt, answer), name="request")
-        self._running[request.request_id] = task
+        offer = self.admission.offer(request.ticket, now_s)
+        if offer.evicted is not None:
+            self._refuse(self._forget(offer.evicted), Refusal.FULL)
+        if offer.refusal is not None:
+            self._refuse(request, offer.refusal)
+            return
+        self._requests[asked.request_id] = request
+        self._askers[request.asker_id] = now_s
         self._idle.clear()
-        self._running_changed(self.running)
-        task.add_done_callback(lambda _task: self._ended(request.request_id))
+        if offer.runs:
+            self._start(request)
 
-    def _ended(self, request_id: str) -> None:
-        del self._running[request_id]
-        self._running_changed(self.running)
-        if not self._running:
+    def _refuse(self, request: _Request, refusal: Refusal) -> None:
+        self._observe("refused" if refusal is Refusal.FULL else f"refused-{refusal}")
+        request.answer.fail(OverloadedError(f"this worker takes no more: {refusal}"))
+
+    def _forget(self, ticket: Ticket) -> _Request:
+        """Return a request that is over."""
+        request = self._requests.pop(ticket.request_id)
+        if not self._requests:
             self._idle.set()
+        return request
 
-    async def _refuse(self, answer: _Answer) -> None:
-        self._observe("refused")
-        with suppress(CloudUnreachableError):
-            await answer.failed(OverloadedError("this worker is full"))
+    # Serving
 
-    async def _serve(self, prompt: Prompt, answer: _Answer) -> None:
-        """Answer one request; ends quietly when the asker cannot be reached."""
-        result = "cancelled"
+    def _start(self, request: _Request) -> None:
+        if self._tasks is None:
+            return
+        request.task = self._tasks.create_task(self._serve(request), name="request")
+        request.task.add_done_callback(lambda _task: self._ended(request))
+        self._running_changed(self.running)
+
+    def _ended(self, request: _Request) -> None:
+        """Note the end of a request and let the next ones in."""
+        now_s = _now_s()
+        self.admission.ended(request.ticket.request_id, now_s)
+        self._running_changed(self.running)
+        self._observe(request.result)
+        self._forget(request.ticket)
+        self._let_in(now_s)
+
+    def _let_in(self, now_s: float) -> None:
+        """Start whose turn it is and refuse who waited too long; nobody any more when the worker ends."""
+        if self._tasks is None:
+            return
+        for late in self.admission.late(now_s):
+            self._refuse(self._forget(late), Refusal.LATE)
+        while (ticket := self.admission.next(now_s)) is not None:
+            self._start(self._requests[ticket.request_id])
+
+    async def _serve(self, request: _Request) -> None:
+        """Answer one request."""
         try:
-            async with answer.kept_alive():
-                usage = await self._relay(prompt, answer)
-            await answer.end(usage)
-            result = "answered"
+            usage = await self._relay(request)
+            request.answer.end(usage)
+            request.result = "answered"
         except VoiceError as error:
-            result = error.code
+            request.result = error.code
             _log.info("request_failed", pool=self._pool, code=error.code)
-            with suppress(CloudUnreachableError):
-                await answer.failed(error)
-        finally:
-            self._observe(result)
+            request.answer.fail(error)
 
-    async def _relay(self, prompt: Prompt, answer: _Answer) -> Usage | None:
+    async def _relay(self, request: _Request) -> Usage | None:
         """Send the upstream's pieces on; raise DeadlineError when the asker's budget is over."""
         usage: Usage | None = None
+        has_begun = False
         try:
-            async with asyncio.timeout(prompt.budget_ms / 1000), aclosing(self._completer.complete(prompt)) as deltas:
+            async with (
+                asyncio.timeout_at(request.until_s),
+                aclosing(self._completer.complete(_on_time(request))) as deltas,
+            ):
                 async for delta in deltas:
                     usage = delta.usage or usage
                     if delta.text:
-                        await answer.say(delta)
+                        if not has_begun:
+                            has_begun = True
+                            self.admission.first_token(request.ticket.request_id, _now_s())
+                        request.answer.say(delta)
         except TimeoutError as error:
             raise DeadlineError("the budget ran out upstream") from error
         return usage
 
-    async def _hear_cancels(self, cancels: Subscription) -> None:
+    # Ending early
+
+    async def _hear_cancels(self, cancels: Subscription, *, is_for_all: bool) -> None:
         async for message in cancels:
             try:
                 request_id = wire.decode_cancel(message.payload).request_id
             except msgspec.MsgspecError:
                 self._observe("malformed")
                 continue
-            task = self._running.get(request_id)
-            if task is not None:
-                task.cancel()
+            request = self._requests.get(request_id)
+            if request is not None:
+                self._stop(request, "cancelled")
+            elif is_for_all:
+                self._cancelled[request_id] = None
+                if len(self._cancelled) > CANCELS_KEPT:
+                    self._cancelled.popitem(last=False)
+
+    def _stop(self, request: _Request, result: str) -> None:
+        """End a request whose answer nobody can hear any more."""
+        request.stop(result)
+        if self.admission.left(request.ticket.request_id):
+            self._forget(request.ticket)
+            self._observe(result)
+
+    def _unreachable(self, request: _Request) -> None:
+        if request.ticket.request_id in self._requests:
+            self._stop(request, CloudUnreachableError.code)
+
+    async def _hear_askers(self, beats: Subscription) -> None:
+        async for message in beats:
+            try:
+                asker_id = wire.decode_asker_beat(message.payload).asker_id
+            except msgspec.MsgspecError:
+                self._observe("malformed")
                 continue
-            self._cancelled[request_id] = None
-            if len(self._cancelled) > CANCELS_KEPT:
-                self._cancelled.popitem(last=False)
+            if asker_id in self._askers:
+                self._askers[asker_id] = _now_s()
+
+    async def _tend(self) -> None:
+        """Beat for quiet answers, end what nobody waits for, let in and refuse what waits."""
+        while True:
+            await asyncio.sleep(wire.ANSWER_BEAT_S)
+            now_s = _now_s()
+            self._lose_askers(self._requests.values(), now_s)
+            for request in self._requests.values():
+                if request.answer.is_quiet:
+                    request.answer.beat()
+                request.answer.is_quiet = True
+            self._let_in(now_s)
+
+    def _lose_askers(self, requests: Iterable[_Request], now_s: float) -> None:
+        """End the requests of askers that promised to beat and did not."""
+        in_hand = {request.asker_id for request in requests}
+        self._askers = {asker_id: at_s for asker_id, at_s in self._askers.items() if asker_id in in_hand}
+        silent = {asker for asker, at_s in self._askers.items() if asker and now_s - at_s > wire.ASKER_SILENCE_S}
+        if not silent:
+            return
+        lost = [request for request in requests if request.asker_id in silent]
+        _log.warning("askers_lost", pool=self._pool, askers=len(silent), requests=len(lost))
+        for request in lost:
+            self._stop(request, "asker-lost")
 
     async def _beat(self) -> None:
         while True:
@@ -227,9 +343,22 @@ class PoolWorker:
                 worker_id=self._worker_id,
                 model=self._model,
                 running=self.running,
-                max_running=self._max_running,
+                max_running=self.admission.terms.max_running,
+                waiting=self.admission.waiting,
                 ready=self._is_upstream_ready() and not self._is_draining,
             )
             with suppress(CloudUnreachableError):
                 await self._bus.publish(wire.pool_beat_subject(self._pool, self._worker_id), wire.encode(beat))
             await asyncio.sleep(BEAT_S)
+
+
+def _on_time(request: _Request) -> Prompt:
+    """Return the prompt with what its wait has left of the budget."""
+    left_ms = int((request.until_s - _now_s()) * 1000)
+    if request.prompt.budget_ms - left_ms < WAITED_MS:
+        return request.prompt
+    return msgspec.structs.replace(request.prompt, budget_ms=max(left_ms, 0))
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

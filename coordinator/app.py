@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 import msgspec
@@ -17,7 +18,10 @@ from starlette.routing import Route
 from coordinator import wire
 from coordinator.buckets import JetStreamBucket
 from coordinator.bus import Bus, NatsBus
+from coordinator.cluster.api import check_installed
+from coordinator.cluster.endpoints import service_port
 from coordinator.fleet.bootstrap import MAX_BODY_BYTES, answer, read_question
+from coordinator.fleet.edge_endpoints import check_template, follow_edges
 from coordinator.fleet.registry import Registry
 from coordinator.fleet.tokens import mint
 from coordinator.jetstream import JetStream
@@ -142,6 +146,7 @@ async def run(settings: CoordinatorSettings, _role: str, stop: asyncio.Event) ->
         app = probes(metrics, not_ready=not_ready, routes=[*bootstrap.routes, *api])
         async with (
             serve_http(app, settings.http_host, settings.http_port, variable="COORDINATOR_HTTP_PORT") as port,
+            listing(settings, edges),
             asyncio.TaskGroup() as tasks,
         ):
             hearing = tasks.create_task(hear_edges(bus, edges, metrics), name="hear-edges")
@@ -201,5 +206,14 @@ def check(settings: CoordinatorSettings) -> None:
         raise ConfigError(
             f"COORDINATOR_DEVICE_TOKEN_SECRET must have at least {MIN_SECRET_CHARS} characters; make one with: openssl rand -hex 32"
         )
-    if settings.edge_nodes_discovery != "nats":
-        raise ConfigError('COORDINATOR_EDGE_NODES_DISCOVERY=kubernetes is not built yet: leave it out or set "nats"')
+    if settings.edge_nodes_discovery == "kubernetes":
+        check_installed()
+        service_port(settings.edge_service)
+        check_template(settings.edge_websocket_url)
+
+
+def listing(settings: CoordinatorSettings, edges: Registry) -> AbstractAsyncContextManager[object]:
+    """Return what keeps the registry's list of edges up while open, nothing when their beats are all there is."""
+    if settings.edge_nodes_discovery != "kubernetes":
+        return nullcontext()
+    return follow_edges(edges, service_port(settings.edge_service), template=settings.edge_websocket_url)

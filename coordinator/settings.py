@@ -89,7 +89,15 @@ class CoordinatorSettings(ProcessSettings):
     edge_nodes_discovery: Literal["nats", "kubernetes"] = Field(
         "nats", validation_alias=AliasChoices("COORDINATOR_EDGE_NODES_DISCOVERY", "EDGE_NODES_DISCOVERY")
     )
-    """Edges are found by their beats on NATS; "kubernetes" is refused until it is built."""
+    """Edges are found by their beats on NATS; with "kubernetes" also by the endpoints of ``edge_service``."""
+    edge_service: str = "edge-gateway.xiaozhi-edge:devices"
+    """Service of the gateways, as service[.namespace][:port]; used with kubernetes only."""
+    edge_websocket_url: str = ""
+    """Address of an edge that does not beat, from {node}, {address}, {port}, {zone}; without it only edges that once beat have one."""
+    cluster_mode: Literal["cloud"] = Field(
+        "cloud", validation_alias=AliasChoices("COORDINATOR_CLUSTER_MODE", "CLUSTER_MODE")
+    )
+    """This service runs in the cloud only; any other value is refused."""
     jetstream_domain: str = "hub"
     """JetStream domain of the hub that keeps policy and turns; empty for a NATS server without domains."""
     api_keys: SecretStr = SecretStr("")

@@ -1,11 +1,15 @@
 """The contract on NATS: subjects, messages and caps. Everything that crosses a machine is defined here or in ``edge.seam``.
 
-An edge asks a *pool* (a queue group of workers), never a worker. The answer streams to a subject of the asker's own. Cancelling is
-a message to the whole pool, because the asker does not know who took the request. Budgets travel as milliseconds left.
+An edge asks a *pool* (a queue group of workers), never a worker. The answer streams to a subject of the asker's own, one for each
+request: what still comes for a cancelled one meets nobody. Cancelling is a message to the worker that answers or, before it was heard,
+to the whole pool. An asker beats for all its requests at once to each worker that answers it. Budgets travel as milliseconds left.
 
     voice.complete.<pool>                 CompletionRequest       edge -> one worker of the queue group <pool>
+    voice.complete.<pool>.<worker>        CompletionRequest       edge -> this worker, while another one of the pool seems lost
     voice.cancel.<pool>                   CompletionCancel        edge -> every worker of the pool
-    voice.answer.<edge>.<request>         AnswerFrame             worker -> the edge that asked
+    voice.cancel.<pool>.<worker>          CompletionCancel        edge -> the worker that answers
+    voice.answer.<edge>.<asker>.<request> AnswerFrame             worker -> the edge that asked
+    voice.beat.asker.<pool>.<worker>      AskerBeat               edge -> the worker that answers
     voice.beat.edge.<edge>                EdgeBeat                edge -> coordinator service
     voice.beat.pool.<pool>.<worker>       PoolBeat                worker -> whoever cares
     voice.turn.<edge>.<turn>              TurnRecord (turns.py)   edge -> whoever watches, and the stream that keeps them
@@ -27,10 +31,19 @@ from models.prompts import Prompt, Usage
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 """Largest message we send or accept; nats-server refuses above 1 MiB by default. A guess that fits a long dialogue ten times over."""
-ANSWER_BEAT_S = 0.5
-"""A worker that is busy but has nothing to say sends ``AnswerBeat`` this often."""
+ANSWER_BEAT_S = 0.25
+"""A worker that is busy but has nothing to say sends ``AnswerBeat`` after so long, at most twice that."""
+FIRST_SIGN_S = 1.0
+"""An asker that heard not even a beat for so long takes the request for lost. A guess: twice the latest first beat."""
 ANSWER_SILENCE_S = 2.0
-"""An asker that heard nothing for so long takes the worker for lost."""
+"""An asker that heard nothing more for so long takes the worker for lost."""
+ASKER_BEAT_S = 1.0
+"""An asker beats this often to each worker that answers it."""
+ASKER_SILENCE_S = 3.0
+"""A worker that heard nothing of an asker for so long ends its requests: two beats may be lost."""
+
+TURN, PRELOAD = 0, 1
+"""Priorities of requests: somebody waits for the answer, or somebody may some day. Higher numbers come later."""
 
 POLICY_BUCKET = "policy"
 """Key-value bucket of what an operator decides for the fleet."""
@@ -54,14 +67,34 @@ def complete_subject(pool: str) -> str:
     return f"voice.complete.{token(pool)}"
 
 
+def worker_complete_subject(pool: str, worker_id: str) -> str:
+    """Subject on which one worker takes requests."""
+    return f"voice.complete.{token(pool)}.{token(worker_id)}"
+
+
 def cancel_subject(pool: str) -> str:
     """Subject on which a pool's workers hear of cancelled requests."""
     return f"voice.cancel.{token(pool)}"
 
 
+def worker_cancel_subject(pool: str, worker_id: str) -> str:
+    """Subject on which one worker hears of cancelled requests."""
+    return f"voice.cancel.{token(pool)}.{token(worker_id)}"
+
+
+def asker_beat_subject(pool: str, worker_id: str) -> str:
+    """Subject on which one worker hears that its askers still wait."""
+    return f"voice.beat.asker.{token(pool)}.{token(worker_id)}"
+
+
 def answer_subject(edge_id: str, request_id: str) -> str:
-    """Subject one answer streams to."""
+    """Subject one answer streams to, for an asker with a subscription for each."""
     return f"voice.answer.{token(edge_id)}.{token(request_id)}"
+
+
+def inbox_subject(edge_id: str, asker_id: str) -> str:
+    """Subject of everything one asker is answered; with the request's id for the ``*`` the one its answer streams to."""
+    return f"voice.answer.{token(edge_id)}.{token(asker_id)}.*"
 
 
 def edge_beat_subject(edge_id: str) -> str:
@@ -85,6 +118,13 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     request_id: str
     prompt: Prompt
+    edge_id: str = ""
+    """Whose budget and share it counts to; "" shares with all who do not say."""
+    asker_id: str = ""
+    """Name under which the asker beats, "" for one that does not."""
+    priority: int = TURN
+    first_token_ms: int = 0
+    """How long the asker waits for the first token, 0 for as long as ``prompt.budget_ms``."""
 
 
 class CompletionCancel(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,16 +133,22 @@ class CompletionCancel(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
 
 
+class AskerBeat(msgspec.Struct, frozen=True, kw_only=True):
+    """The asker lives and waits for all its answers."""
+
+    asker_id: str
+
+
 class AnswerFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """One message of an answer; ``seq`` counts them from 0 without gaps, so a lost one is noticed."""
 
     seq: int
+    worker_id: str = ""
+    """Set on the first frame: whom to cancel."""
 
 
 class AnswerBeat(AnswerFrame, frozen=True, kw_only=True, tag="beat"):
-    """The worker is busy with the request."""
-
-    worker_id: str = ""
+    """The worker is busy with the request, or keeps it waiting."""
 
 
 class AnswerDelta(AnswerFrame, frozen=True, kw_only=True, tag="delta"):
@@ -113,9 +159,11 @@ class AnswerDelta(AnswerFrame, frozen=True, kw_only=True, tag="delta"):
 
 
 class AnswerEnd(AnswerFrame, frozen=True, kw_only=True, tag="end"):
-    """The answer is complete."""
+    """The answer is complete with this last piece of text."""
 
     usage: Usage | None = None
+    text: str = ""
+    model: str = ""
 
 
 class AnswerFailed(AnswerFrame, frozen=True, kw_only=True, tag="failed"):
@@ -147,6 +195,7 @@ class PoolBeat(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     running: int = 0
     max_running: int = 0
+    waiting: int = 0
     ready: bool = True
 
 
@@ -155,6 +204,7 @@ M = TypeVar("M")
 _encoder = msgspec.msgpack.Encoder()
 _request = msgspec.msgpack.Decoder(CompletionRequest)
 _cancel = msgspec.msgpack.Decoder(CompletionCancel)
+_asker_beat = msgspec.msgpack.Decoder(AskerBeat)
 _answer: msgspec.msgpack.Decoder[AnyAnswerFrame] = msgspec.msgpack.Decoder(AnyAnswerFrame)
 _edge_beat = msgspec.msgpack.Decoder(EdgeBeat)
 _pool_beat = msgspec.msgpack.Decoder(PoolBeat)
@@ -181,6 +231,11 @@ def decode_request(payload: bytes) -> CompletionRequest:
 def decode_cancel(payload: bytes) -> CompletionCancel:
     """Return the cancel; raise msgspec.MsgspecError for anything else."""
     return decoded(_cancel, payload)
+
+
+def decode_asker_beat(payload: bytes) -> AskerBeat:
+    """Return the beat; raise msgspec.MsgspecError for anything else."""
+    return decoded(_asker_beat, payload)
 
 
 def decode_answer(payload: bytes) -> AnyAnswerFrame:

@@ -32,7 +32,7 @@ from edge.gateway.session import SessionOptions as DeviceOptions
 from edge.gateway.vision_tokens import VisionTokens
 from edge.looking import looking, offers, vision_tokens
 from edge.observers import GatewayMetrics
-from edge.routing import routed
+from edge.routing import asking, routed
 from edge.settings import MIN_SECRET_CHARS, EdgeSettings
 from models.errors import CloudUnreachableError, ConfigError
 
@@ -106,12 +106,14 @@ class _Node:
             tiers = [MemoryTier(), *[await stack.enter_async_context(tier) for tier in _far_tiers(self.settings)]]
             ladder = Ladder(tiers, observe=self.metrics.observe_cache)
             router = await stack.enter_async_context(routed(self.settings, self.metrics, self._policies()))
+            roads = await stack.enter_async_context(asking(self.settings, self.nats, router))
             brain = await stack.enter_async_context(
                 assembled(
                     self.settings,
                     engines,
                     ladder,
                     router,
+                    roads=roads,
                     nats=self.nats,
                     seam_bus=self.seam_bus,
                     metrics=self.metrics,

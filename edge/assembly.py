@@ -68,6 +68,7 @@ async def assembled(
     ladder: Ladder,
     router: Router,
     *,
+    roads: Roads,
     nats: Bus,
     seam_bus: Bus,
     metrics: Metrics,
@@ -77,7 +78,7 @@ async def assembled(
     speaker = _speaker(settings, engines, stages, metrics)
     hierarchy = Hierarchy(
         Sightless(LimitedCompleter(engines.completer, stages.llm)),
-        Roads(nats, settings.node_id),
+        roads,
         AnswerCache(ladder if settings.answer_cache else Ladder([]), f"{settings.llm_name}|{settings.pool}"),
         router,
         conditions=lambda: Conditions(cloud_reachable=nats.is_connected),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from coordinator import wire
@@ -13,7 +13,7 @@ from coordinator.bus import Bus
 from coordinator.hierarchy import Hierarchy
 from coordinator.metrics import Metrics
 from coordinator.policy_watch import PolicyWatch
-from coordinator.remote import RemoteCompleter
+from coordinator.remote import Asker, RemoteCompleter
 from coordinator.router_state import kept_state, read_state
 from coordinator.routing.gain import GainModel
 from coordinator.routing.policy import Policy, PoolTerms
@@ -72,15 +72,22 @@ _EYES_STRENGTH = 0.5
 class Roads(Mapping[str, Completer]):
     """A way over NATS to every pool a policy may name, made when first asked for; whether somebody serves it is found out by asking."""
 
-    def __init__(self, nats: Bus, edge_id: str) -> None:
+    def __init__(
+        self, nats: Bus, edge_id: str, *, asker: Asker | None = None, first_token_ms: Callable[[], int] = lambda: 0
+    ) -> None:
+        """``asker`` is the process's ear, without one each request has its own; ``first_token_ms`` is how long a first token is waited for."""
         self._nats = nats
         self._edge_id = edge_id
+        self._asker = asker
+        self._first_token_ms = first_token_ms
         self._made: dict[str, Completer] = {}
 
     def __getitem__(self, pool: str) -> Completer:
         """Return the way; raise ConfigError for a name that cannot stand in a subject."""
         if pool not in self._made:
-            self._made[pool] = RemoteCompleter(self._nats, wire.token(pool), self._edge_id)
+            self._made[pool] = RemoteCompleter(
+                self._nats, wire.token(pool), self._edge_id, asker=self._asker, first_token_ms=self._first_token_ms
+            )
         return self._made[pool]
 
     def __contains__(self, pool: object) -> bool:
@@ -94,6 +101,13 @@ class Roads(Mapping[str, Completer]):
     def __len__(self) -> int:
         """Return how many were asked so far."""
         return len(self._made)
+
+
+@asynccontextmanager
+async def asking(settings: EdgeSettings, nats: Bus, router: Router) -> AsyncGenerator[Roads, None]:
+    """Yield the ways to the pools, with one ear for all answers; raise CloudUnreachableError when NATS does not confirm it."""
+    async with Asker.open(nats, settings.node_id) as asker:
+        yield Roads(nats, settings.node_id, asker=asker, first_token_ms=lambda: round(router.policy.first_token_ms))
 
 
 def count_decision(metrics: Metrics, hierarchy: Hierarchy, decision: RoutingDecision) -> None:

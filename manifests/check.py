@@ -169,6 +169,7 @@ def schema_problems(documents: Sequence[Document]) -> tuple[list[str], list[str]
 
 def settings_readers() -> dict[str, Reader]:
     """Return what reads each process's settings, by the prefix of their variables."""
+    from cloud.scaler_settings import ScalerSettings
     from cloud.settings import CloudSettings
     from coordinator.settings import CoordinatorSettings, load
     from edge.settings import EdgeSettings
@@ -177,6 +178,7 @@ def settings_readers() -> dict[str, Reader]:
         "EDGE_": partial(load, EdgeSettings),
         "COORDINATOR_": partial(load, CoordinatorSettings),
         "CLOUD_": partial(load, CloudSettings),
+        "SCALER_": partial(load, ScalerSettings),
     }
 
 

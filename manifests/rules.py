@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 
+from manifests.permissions import accounts, bindings, rights
 from manifests.workloads import (
     Container,
     Render,
@@ -238,6 +239,9 @@ RULES: tuple[Callable[[Render], Iterator[str]], ...] = (
     selectors,
     security,
     failover,
+    accounts,
+    bindings,
+    rights,
 )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +63,12 @@ def test_another_mode_than_the_cloud_s_is_refused() -> None:
 
 def test_a_variable_of_the_cloud_s_sdk_is_not_ours() -> None:
     assert load(CloudSettings, {"CLOUD_SDK_VERSION": "400.0"}).pool == "qwen-14b"
+
+
+def test_a_cluster_s_file_and_the_pools_of_it_are_read() -> None:
+    settings = load(
+        CloudSettings, {"CLOUD_CLUSTER_CONFIG": "/etc/x.yaml", "CLOUD_SERVED_POOLS": "a,b", "CLOUD_TIMEOUT_S": "9"}
+    )
+    assert (settings.cluster_config, settings.served_pools, settings.timeout_s) == (Path("/etc/x.yaml"), "a,b", 9.0)
+    assert load(CloudSettings, {}).cluster_config is None
+    assert load(CloudSettings, {"CLOUD_CLUSTER_CONFIG": ""}).cluster_config is None

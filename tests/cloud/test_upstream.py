@@ -6,12 +6,20 @@ import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 
-import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.upstream import MAX_ANSWER_CHARS, MAX_LINE_CHARS, OpenAIUpstream
+from cloud.chat import is_prompts_fault
+from cloud.connections import Connections
+from cloud.upstream import (
+    MAX_ANSWER_CHARS,
+    MAX_LINE_CHARS,
+    METRICS_AGAIN,
+    SPARE_CONNECTIONS,
+    OpenAIUpstream,
+)
+from cloud.vllm_metrics import Figures
 from models.errors import CloudUnreachableError, CompletionError, ConfigError, DeadlineError, OverloadedError
 from models.prompts import CompletionDelta, Message, Prompt, Usage
 from tests.real_time import run
@@ -107,6 +115,28 @@ class Stub:
         self.hung_up.set()
 
 
+class Plain(Stub):
+    """Speaks at once and without TLS."""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 not TLS\r\n\r\n")
+        await reader.read()
+
+
+class Keeping(Stub):
+    """Answers one request after the other on a connection, in chunks so that it need not hang up."""
+
+    accepted = 0
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        body = self.said[0].removeprefix(HEAD)
+        said, self.said = self.said, (CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),)
+        while not reader.at_eof():
+            await super()._serve(reader, writer)
+        self.said = said
+
+
 class Endless(Stub):
     """Says the last piece again and again until the peer hangs up."""
 
@@ -159,8 +189,8 @@ def text_of(deltas: list[CompletionDelta]) -> str:
 
 def connections(upstream: OpenAIUpstream) -> int:
     transport = upstream._client._transport
-    assert isinstance(transport, httpx.AsyncHTTPTransport)
-    return len(transport._pool.connections)
+    assert isinstance(transport, Connections)
+    return transport.open
 
 
 async def hung_up(stub: Stub) -> None:
@@ -358,7 +388,7 @@ def test_a_refusal_has_its_status_and_none_of_its_text(status: int, expected: ty
         ((HEAD, says("一百"), STOP, uses(2**64), DONE), CompletionError, "is not one", "一百"),
         ((HEAD, says("一百"), STOP, uses(-1), DONE), CompletionError, "is not one", "一百"),
         ((HEAD, b"data: " + b"x" * (MAX_LINE_CHARS + 1)), CompletionError, "longer than", ""),
-        ((b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", b"not gzip"), CloudUnreachableError, "DecodingError", ""),
+        ((b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", b"not gzip"), CompletionError, "packed", ""),
         ((b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 40_000,), CloudUnreachableError, "RemoteProtocolError", ""),
         ((b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"choices": "all"}',), CloudUnreachableError, "ended before", ""),
     ],
@@ -403,7 +433,77 @@ def test_no_bytes_break_more_than_the_answer(garbage: bytes) -> None:
     assert error is None or isinstance(error, CompletionError)
 
 
+def test_a_tool_call_nobody_offered_is_no_answer() -> None:
+    half = data(
+        {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"name": "self.", "arguments": "{"}}]}}]}
+    )
+    for said in (half, says("<tool_call>\n"), says("好。<tool_call>")):
+        heard, error = outcome(lambda said=said: Stub(HEAD + ROLE + said))
+        assert heard == []
+        assert type(error) is CompletionError
+        assert "tool" in str(error)
+
+
+def test_a_character_cut_in_two_is_no_answer() -> None:
+    cut = says("一百")
+    heard, error = outcome(lambda: Stub(HEAD + says("水") + cut[: cut.index("百".encode()) + 2]))
+    assert text_of(heard) == "水"
+    assert isinstance(error, CompletionError)
+
+
+def test_a_server_without_tls_is_an_unreachable_cloud() -> None:
+    async def scenario() -> None:
+        async with (
+            Plain().served() as url,
+            OpenAIUpstream.connect(url.replace("http:", "https:"), "qwen") as upstream,
+        ):
+            with pytest.raises(CloudUnreachableError):
+                await answer_of(upstream)
+            with pytest.raises(CloudUnreachableError):
+                await upstream.probe()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(400, True), (413, True), (422, True), (404, False), (500, False), (429, False)]
+)
+def test_what_the_prompt_is_at_fault_for_is_known(status: int, expected: bool) -> None:
+    _, error = outcome(lambda: Stub(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status))
+    assert error is not None
+    assert is_prompts_fault(error) is expected
+
+
 # Silence
+
+
+@pytest.mark.parametrize(("said", "before"), [((), ""), ((HEAD, ROLE), ""), ((HEAD, says("一")), "一")])
+def test_the_prompt_s_budget_ends_an_answer_before_our_patience(said: tuple[bytes, ...], before: str) -> None:
+    async def scenario() -> None:
+        stub, heard = Stub(*said, hangs=True), ""
+        async with (
+            asked(stub) as upstream,
+            aclosing(upstream.complete(Prompt(turn_id="t", messages=PROMPT.messages, budget_ms=150))) as deltas,
+        ):
+            with pytest.raises(DeadlineError):  # noqa: PT012  # what came before it counts
+                async for delta in deltas:
+                    heard += delta.text
+            await hung_up(stub)
+        assert heard == before
+
+    run(scenario())
+
+
+def test_drops_do_not_outlast_the_budget() -> None:
+    async def scenario() -> None:
+        stub = Endless(HEAD, says("x"), hangs=True)
+        prompt = Prompt(turn_id="t", messages=PROMPT.messages, budget_ms=100)
+        async with asked(stub) as upstream, aclosing(upstream.complete(prompt)) as deltas:
+            with pytest.raises(DeadlineError, match="budget"):  # noqa: PT012  # a reader that is slower than the drops
+                async for _ in deltas:
+                    await asyncio.sleep(0.01)
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("said", [(), (HEAD,)], ids=["before-the-head", "after-the-head"])
@@ -462,6 +562,38 @@ def test_a_stall_between_two_tokens_is_an_unreachable_cloud_and_hangs_up() -> No
                     await anext(deltas)
             await hung_up(stub)
         assert heard == ["一"]
+
+    run(scenario())
+
+
+# Connections
+
+
+def test_an_answer_that_vllm_drops_is_not_taken_for_whole() -> None:
+    dropped = b'data: {"choices": [{"delta": {"content": ""}, "finish_reason": "abort"}]}\n\ndata: [DONE]\n\n'
+    heard, error = outcome(lambda: Stub(HEAD, says("一"), dropped))
+    assert text_of(heard) == "一"
+    assert isinstance(error, CloudUnreachableError)
+
+
+def test_an_answer_leaves_its_connection_for_the_next() -> None:
+    async def scenario() -> None:
+        stub = Keeping(ANSWER)
+        async with asked(stub) as upstream:
+            for _ in range(3):
+                assert text_of(await answer_of(upstream)) == "一百度"
+            assert connections(upstream) == 1
+        assert (len(stub.requests), stub.accepted) == (3, 1)
+
+    run(scenario())
+
+
+def test_no_more_connections_are_opened_than_requests_may_be_under_way() -> None:
+    async def scenario() -> None:
+        async with OpenAIUpstream.connect("http://127.0.0.1:1", "qwen", max_running=5) as upstream:
+            transport = upstream._client._transport
+            assert isinstance(transport, Connections)
+            assert transport._max_busy == 5 + SPARE_CONNECTIONS
 
     run(scenario())
 
@@ -585,44 +717,100 @@ def test_one_stopped_answer_does_not_disturb_another() -> None:
     run(scenario())
 
 
-# Whether it is ready
+# Probes
+
+METRICS = b"""# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{model_name="qwen"} 3.0
+vllm:num_requests_waiting{model_name="qwen"} 1.0
+vllm:kv_cache_usage_perc{model_name="qwen"} 0.5
+"""
+NOT_FOUND = b"HTTP/1.1 404 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def ok(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
+
+
+class Pages(Stub):
+    """Says what is planned for each path."""
+
+    def __init__(self, **pages: bytes) -> None:
+        super().__init__()
+        self.pages = {"/metrics": pages.get("metrics", NOT_FOUND), "/v1/models": pages.get("models", NOT_FOUND)}
+        self.paths: list[str] = []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await super()._serve(reader, writer)
+        self.paths.append(self.requests[-1][0].split()[1])
+        writer.write(self.pages[self.paths[-1]])
+        await writer.drain()
+
+
+def probed(stub: Stub) -> Figures | None:
+    async def scenario() -> Figures | None:
+        async with asked(stub) as upstream:
+            return await upstream.probe()
+
+    return run(scenario())
+
+
+def test_a_server_with_figures_is_asked_for_nothing_else() -> None:
+    stub = Pages(metrics=ok(METRICS))
+    assert probed(stub) == Figures(running=3, waiting=1, kv_usage=0.5)
+    assert stub.paths == ["/metrics"]
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", True),
-        (b"HTTP/1.1 503 Loading\r\nContent-Length: 0\r\n\r\n", False),
-        (b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n", False),
-        (b"nonsense\r\n\r\n", False),
-        (b"", False),
-    ],
+    "metrics", [NOT_FOUND, ok(b"<html>"), ok(b""), ok(b"\xff\xfe"), b"HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n"]
 )
-def test_a_server_that_lists_its_models_is_ready(said: bytes, expected: bool) -> None:
+def test_a_server_that_only_lists_its_models_lives_without_figures(metrics: bytes) -> None:
+    stub = Pages(metrics=metrics, models=ok(b"{}"))
+    assert probed(stub) is None
+    assert stub.paths == ["/metrics", "/v1/models"]
+
+
+def test_a_server_without_figures_is_seldom_asked_for_them() -> None:
     async def scenario() -> None:
-        stub = Stub(said)
+        stub = Pages(models=ok(b"{}"))
         async with asked(stub) as upstream:
-            assert await upstream.is_ready() is expected
-        assert stub.requests[0][0] == "GET /v1/models HTTP/1.1"
+            for _ in range(METRICS_AGAIN + 1):
+                assert await upstream.probe() is None
+        assert stub.paths.count("/metrics") == 2
+        assert stub.paths.count("/v1/models") == METRICS_AGAIN + 1
 
     run(scenario())
 
 
-def test_a_server_that_says_nothing_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud.upstream.CONNECT_S", 0.1)
+def test_a_page_of_metrics_without_end_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud.upstream.MAX_METRICS_BYTES", 100)
+    assert probed(Pages(metrics=ok(METRICS), models=ok(b"{}"))) is None
+
+
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 503 Loading\r\nContent-Length: 0\r\n\r\n", NOT_FOUND, b"nonsense\r\n\r\n", b""]
+)
+def test_a_server_that_answers_with_an_error_is_away(said: bytes) -> None:
+    with pytest.raises(CloudUnreachableError):
+        probed(Pages(metrics=said, models=said))
+
+
+def test_a_server_that_says_nothing_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud.upstream.PROBE_S", 0.1)
 
     async def scenario() -> None:
         stub = Stub(hangs=True)
         async with asked(stub) as upstream:
-            assert not await upstream.is_ready()
+            with pytest.raises(DeadlineError, match=r"within 0\.1 s"):
+                await upstream.probe()
             await hung_up(stub)
 
     run(scenario())
 
 
-def test_a_server_that_is_away_is_not_ready(unused_tcp_port: int) -> None:
+def test_a_server_that_is_not_there_is_away(unused_tcp_port: int) -> None:
     async def scenario() -> None:
         async with OpenAIUpstream.connect(f"http://127.0.0.1:{unused_tcp_port}", "qwen") as upstream:
-            assert not await upstream.is_ready()
+            with pytest.raises(CloudUnreachableError, match="ConnectError"):
+                await upstream.probe()
 
     run(scenario())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -12,10 +12,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cloud.admission import Admission, Terms
 from cloud.worker import BEAT_S, CANCELS_KEPT, PoolWorker
 from coordinator import wire
 from coordinator.bus import MemoryBus
-from coordinator.remote import RemoteCompleter
+from coordinator.remote import Asker, RemoteCompleter
 from models.engines import Completer
 from models.errors import CloudUnreachableError, CompletionError, ConfigError, DeadlineError, OverloadedError
 from models.prompts import CompletionDelta, Message, Prompt, Usage
@@ -214,9 +215,9 @@ def test_a_worker_ends_at_the_budget_without_any_cancel() -> None:
         upstream = scripted(first_token_s=60)
         async with cluster(upstream) as site, site.bus.subscribe("inbox") as inbox:
             await site.send(request("r", msgspec.structs.replace(PROMPT, budget_ms=1_200)), reply="inbox")
-            frames = [wire.decode_answer((await anext(aiter(inbox))).payload) for _ in range(4)]
-            assert [type(frame).__name__ for frame in frames] == ["AnswerBeat"] * 3 + ["AnswerFailed"]
-            assert [frame.seq for frame in frames] == [0, 1, 2, 3]
+            frames = [wire.decode_answer((await anext(aiter(inbox))).payload) for _ in range(3)]
+            assert [type(frame).__name__ for frame in frames] == ["AnswerBeat"] * 2 + ["AnswerFailed"]
+            assert [frame.seq for frame in frames] == [0, 1, 2]
             assert isinstance(frames[-1], wire.AnswerFailed)
             assert frames[-1].code == "llm-deadline"
             assert now_s() == pytest.approx(1.2)
@@ -248,7 +249,7 @@ def test_a_full_worker_refuses_and_recovers() -> None:
     run(scenario())
 
 
-def test_draining_refuses_what_is_new_and_waits_for_what_is_under_way() -> None:
+def test_draining_leaves_what_is_new_to_others_and_waits_for_what_is_under_way() -> None:
     async def scenario() -> None:
         async with cluster(scripted(first_token_s=1, per_token_s=1)) as site:
             asking = asyncio.create_task(site.ask())
@@ -256,11 +257,23 @@ def test_draining_refuses_what_is_new_and_waits_for_what_is_under_way() -> None:
             draining = asyncio.create_task(site.worker.drain(60))
             await turns()
             assert not draining.done()
-            with pytest.raises(OverloadedError):
+            with pytest.raises(CloudUnreachableError, match="no worker serves this pool"):
                 await site.ask()
             await draining
             assert now_s() == pytest.approx(3)
             assert await asking == ANSWER
+
+    run(scenario())
+
+
+def test_a_request_that_came_before_a_worker_left_its_group_is_refused() -> None:
+    async def scenario() -> None:
+        async with cluster(scripted()) as site, site.bus.subscribe("inbox") as inbox:
+            await site.send(request("r"), reply="inbox")
+            await site.worker.drain(60)
+            frame = wire.decode_answer((await anext(aiter(inbox))).payload)
+            assert isinstance(frame, wire.AnswerFailed)
+            assert frame.code == "llm-overloaded"
 
     run(scenario())
 
@@ -383,10 +396,11 @@ def test_a_worker_s_name_must_fit_a_subject(worker_id: str) -> None:
 MOMENTS_S = {
     "before-it-is-taken": 0.0,
     "waiting-for-the-first-token": 0.3,
-    "as-a-beat-is-due": wire.ANSWER_BEAT_S,
+    "as-it-is-tended": wire.ANSWER_BEAT_S,
+    "as-a-beat-is-due": 2 * wire.ANSWER_BEAT_S,
     "as-the-first-token-comes": 0.7,
     "mid-stream": 0.75,
-    "as-a-token-and-a-beat-come": 2 * wire.ANSWER_BEAT_S,
+    "as-a-token-and-a-beat-come": 4 * wire.ANSWER_BEAT_S,
     "after-the-last-token": 1.1,
 }
 
@@ -645,5 +659,215 @@ def test_a_bus_that_is_away_for_a_while_does_not_stop_the_beats() -> None:
             assert now_s() == pytest.approx(4 * BEAT_S)
         serving.cancel()
         await asyncio.wait([serving])
+
+    run(scenario())
+
+
+# Admission
+
+
+def admitting(**terms: float) -> Admission:
+    return Admission(Terms(**terms))  # type: ignore[arg-type]  # numbers by name
+
+
+def asked(request_id: str, **fields: object) -> bytes:
+    return wire.encode(wire.CompletionRequest(request_id=request_id, prompt=PROMPT, **fields))  # type: ignore[arg-type]  # a test's fields
+
+
+@asynccontextmanager
+async def one_worker(
+    upstream: Completer, admission: Admission
+) -> AsyncGenerator[tuple[MemoryBus, PoolWorker, Counter[str]], None]:
+    bus, results = MemoryBus(), Counter[str]()
+    worker = PoolWorker(
+        bus, POOL, upstream, worker_id="w", admission=admission, observe=lambda result: results.update([result])
+    )
+    serving = asyncio.create_task(worker.run())
+    await worker.ready.wait()
+    try:
+        yield bus, worker, results
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
+        assert not bus._lines
+
+
+async def frames_of(bus: MemoryBus, request_id: str, payload: bytes) -> list[wire.AnyAnswerFrame]:
+    """Ask and return all frames of the answer but beats."""
+    heard: list[wire.AnyAnswerFrame] = []
+    async with bus.subscribe(f"inbox.{request_id}") as inbox:
+        await bus.publish(wire.complete_subject(POOL), payload, reply=f"inbox.{request_id}")
+        async for message in inbox:
+            frame = wire.decode_answer(message.payload)
+            heard += [] if isinstance(frame, wire.AnswerBeat) else [frame]
+            if isinstance(frame, wire.AnswerEnd | wire.AnswerFailed):
+                return heard
+    raise AssertionError("it ended without a last frame")
+
+
+def test_one_that_waits_is_answered_when_its_turn_comes_with_what_is_left_of_its_budget() -> None:
+    async def scenario() -> None:
+        upstream = scripted(first_token_s=1)
+        async with one_worker(upstream, admitting(max_running=1, max_waiting=4)) as (bus, worker, results):
+            asking = [asyncio.create_task(frames_of(bus, name, asked(name))) for name in "ab"]
+            await asyncio.sleep(0.1)
+            assert (worker.running, worker.admission.waiting) == (1, 1)
+            answers = await asyncio.gather(*asking)
+            assert [type(answer[-1]).__name__ for answer in answers] == ["AnswerEnd"] * 2
+            assert now_s() == pytest.approx(2)
+            assert [prompt.budget_ms for prompt in upstream.prompts] == [30_000, 29_000]
+            await turns()
+            assert results == {"answered": 2}
+
+    run(scenario())
+
+
+def test_one_cancelled_while_it_waits_leaves_at_once_and_costs_nothing() -> None:
+    async def scenario() -> None:
+        upstream = scripted(first_token_s=1)
+        async with one_worker(upstream, admitting(max_running=1, max_waiting=4)) as (bus, worker, results):
+            remote = RemoteCompleter(bus, POOL, "edge-1", now=now_s)
+
+            async def ask() -> str:
+                async with aclosing(remote.complete(PROMPT)) as deltas:
+                    return "".join([delta.text async for delta in deltas])
+
+            first, second = (asyncio.create_task(ask()) for _ in range(2))
+            await asyncio.sleep(0.6)
+            with no_time_passes():
+                second.cancel()
+                await asyncio.wait([second])
+                await turns()
+                assert (worker.running, worker.admission.waiting) == (1, 0)
+            assert await first == ANSWER
+            assert upstream.calls.started == 1
+            await turns()
+            assert results == {"answered": 1, "cancelled": 1}
+
+    run(scenario())
+
+
+def test_work_that_would_come_too_late_is_refused_at_once() -> None:
+    async def scenario() -> None:
+        upstream = scripted(first_token_s=2)
+        async with one_worker(upstream, admitting(max_running=1, max_waiting=4)) as (bus, _, results):
+            await frames_of(bus, "a", asked("a"))
+            running = asyncio.create_task(frames_of(bus, "b", asked("b")))
+            await turns()
+            with no_time_passes():
+                (last,) = await frames_of(bus, "c", asked("c", first_token_ms=3_500))
+            assert isinstance(last, wire.AnswerFailed)
+            assert last.code == "llm-overloaded"
+            in_time = await frames_of(bus, "d", asked("d", first_token_ms=4_500))
+            assert isinstance(in_time[-1], wire.AnswerEnd)
+            await running
+            await turns()
+            assert results == {"answered": 3, "refused-late": 1}
+
+    run(scenario())
+
+
+def test_one_whose_time_runs_out_in_the_line_is_refused_then() -> None:
+    async def scenario() -> None:
+        upstream = scripted(first_token_s=10)
+        async with one_worker(upstream, admitting(max_running=1, max_waiting=4)) as (bus, worker, results):
+            running = asyncio.create_task(frames_of(bus, "a", asked("a")))
+            await turns()
+            (last,) = await frames_of(bus, "b", asked("b", first_token_ms=1_200))
+            assert isinstance(last, wire.AnswerFailed)
+            assert now_s() == pytest.approx(1.25), "the worker looks four times a second"
+            assert worker.admission.waiting == 0
+            running.cancel()
+            await asyncio.wait([running])
+            assert results == {"refused-late": 1}
+
+    run(scenario())
+
+
+def test_a_live_turn_takes_the_place_of_preloading_in_a_full_line() -> None:
+    async def scenario() -> None:
+        upstream = scripted(first_token_s=1)
+        async with one_worker(upstream, admitting(max_running=1, max_waiting=1)) as (bus, _, results):
+            names = {"runs": wire.TURN, "preloads": wire.PRELOAD, "turn": wire.TURN}
+            tasks = []
+            for name, priority in names.items():
+                tasks.append(asyncio.create_task(frames_of(bus, name, asked(name, priority=priority))))
+                await turns()
+            endings = [type(frames[-1]).__name__ for frames in await asyncio.gather(*tasks)]
+            assert endings == ["AnswerEnd", "AnswerFailed", "AnswerEnd"]
+            await turns()
+            assert results == {"answered": 2, "refused": 1}
+
+    run(scenario())
+
+
+# Askers
+
+
+def test_an_asker_that_falls_silent_is_lost_and_its_requests_end() -> None:
+    async def scenario() -> None:
+        upstream = scripted(first_token_s=60)
+        async with one_worker(upstream, admitting(max_running=2, max_waiting=2)) as (bus, worker, results):
+            for name in "abc":
+                await bus.publish(wire.complete_subject(POOL), asked(name, asker_id="gone"), reply="inbox")
+            await bus.publish(wire.complete_subject(POOL), asked("d"), reply="inbox")
+            await asyncio.sleep(wire.ASKER_SILENCE_S - 0.1)
+            assert (worker.running, worker.admission.waiting) == (2, 2)
+            await asyncio.sleep(wire.ANSWER_BEAT_S + 0.1)
+            await turns()
+            assert results == {"asker-lost": 3}
+            assert (worker.running, worker.admission.waiting) == (1, 0), "one that never promised to beat goes on"
+            assert upstream.calls.running == 1
+
+    run(scenario())
+
+
+def test_an_asker_that_beats_is_waited_for() -> None:
+    async def scenario() -> None:
+        upstream = scripted(first_token_s=20)
+        async with one_worker(upstream, admitting(max_running=2)) as (bus, _, results):
+            remote = RemoteCompleter(bus, POOL, "edge-1", now=now_s)
+            async with aclosing(remote.complete(PROMPT)) as deltas:
+                assert "".join([delta.text async for delta in deltas]) == ANSWER
+            await turns()
+            assert results == {"answered": 1}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xc0", wire.encode(wire.AskerBeat(asker_id="a stranger"))])
+def test_beats_of_strangers_change_nothing(payload: bytes) -> None:
+    async def scenario() -> None:
+        async with one_worker(scripted(), admitting(max_running=2)) as (bus, worker, _):
+            await bus.publish(wire.asker_beat_subject(POOL, "w"), payload)
+            await turns()
+            assert not worker._askers
+            assert isinstance((await frames_of(bus, "a", asked("a")))[-1], wire.AnswerEnd)
+
+    run(scenario())
+
+
+def test_a_worker_that_ignores_a_cancel_for_a_while_says_nothing_more() -> None:
+    async def scenario() -> None:
+        class Deaf:
+            async def complete(self, prompt: Prompt) -> AsyncGenerator[CompletionDelta, None]:
+                for _ in range(20):
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.sleep(0.1)
+                    yield CompletionDelta(text="x")
+
+        async with one_worker(Deaf(), admitting(max_running=2)) as (bus, worker, results):
+            heard: list[str] = []
+            async with bus.subscribe("voice.answer.>") as spy, Asker.open(bus, "edge-1") as asker:
+                remote = RemoteCompleter(bus, POOL, "edge-1", asker=asker, now=now_s)
+                async with aclosing(remote.complete(PROMPT)) as deltas:
+                    heard.append((await anext(deltas)).text)
+                await turns()
+                before = spy._waiting.qsize()  # type: ignore[attr-defined]  # the line's own
+                await asyncio.sleep(5)
+                assert spy._waiting.qsize() == before  # type: ignore[attr-defined]  # as above
+                assert heard == ["x"]
+                assert worker.running == 0
+                assert results in ({"answered": 1}, {"cancelled": 1})
 
     run(scenario())

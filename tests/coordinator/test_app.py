@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import NoReturn
 
 import msgspec
@@ -15,8 +16,9 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from coordinator import wire
-from coordinator.app import Bootstrap, check, first_policy, hear_edges, open_api, run
+from coordinator.app import Bootstrap, check, first_policy, hear_edges, listing, open_api, run
 from coordinator.bus import MemoryBus
+from coordinator.cluster import api
 from coordinator.fleet.bootstrap import MAX_BODY_BYTES
 from coordinator.fleet.registry import Registry
 from coordinator.fleet.tokens import TokenAuthenticator
@@ -302,10 +304,35 @@ def test_a_secret_that_can_be_guessed_is_refused_with_the_mend(secret: str) -> N
         check(load(CoordinatorSettings, environ))
 
 
-def test_a_discovery_that_is_not_built_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"COORDINATOR_EDGE_SERVICE": "a.b.c"}, "names no Service"),
+        ({"COORDINATOR_EDGE_WEBSOCKET_URL": "http://{node}/"}, "no template of an address"),
+    ],
+)
+def test_a_kubernetes_discovery_that_cannot_work_is_refused(more: dict[str, str], says: str) -> None:
+    pytest.importorskip("kubernetes", reason="pip install 'xiaozhi-fleet[kubernetes]'")
     environ = {"COORDINATOR_DEVICE_TOKEN_SECRET": SECRET, "EDGE_NODES_DISCOVERY": "kubernetes"}
-    with pytest.raises(ConfigError, match="kubernetes"):
+    check(load(CoordinatorSettings, environ))
+    check(load(CoordinatorSettings, {**environ, **more, "EDGE_NODES_DISCOVERY": "nats"}))
+    with pytest.raises(ConfigError, match=says):
+        check(load(CoordinatorSettings, environ | more))
+
+
+def test_a_kubernetes_discovery_without_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "find_spec", lambda _name: None)
+    environ = {"COORDINATOR_DEVICE_TOKEN_SECRET": SECRET, "EDGE_NODES_DISCOVERY": "kubernetes"}
+    with pytest.raises(ConfigError, match=r"pip install 'xiaozhi-fleet\[kubernetes\]'"):
         check(load(CoordinatorSettings, environ))
+
+
+def test_only_a_kubernetes_discovery_watches_anything() -> None:
+    settings = load(CoordinatorSettings, {})
+    assert isinstance(listing(settings, Registry()), nullcontext)
+    assert not isinstance(
+        listing(load(CoordinatorSettings, {"EDGE_NODES_DISCOVERY": "kubernetes"}), Registry()), nullcontext
+    )
 
 
 def test_settings_are_checked_before_anything_is_opened() -> None:

@@ -8,7 +8,16 @@ import pytest
 
 from coordinator import wire
 from coordinator.bus import MemoryBus, Subscription
-from coordinator.remote import CANCEL_S, MAX_FRAMES_WAITING, RemoteCompleter
+from coordinator.remote import (
+    CANCEL_S,
+    MAX_FRAMES_WAITING,
+    MAX_TRIES,
+    RETRY_BURST,
+    RETRY_SHARE,
+    SUSPECT_S,
+    Asker,
+    RemoteCompleter,
+)
 from models.errors import (
     CloudUnreachableError,
     CompletionError,
@@ -72,8 +81,9 @@ class Pool:
             self.cancels.append(wire.decode_cancel(message.payload).request_id)
 
 
-def remote(bus: MemoryBus, **options: float) -> RemoteCompleter:
-    return RemoteCompleter(bus, POOL, "edge-1", now=asyncio.get_running_loop().time, **options)
+def remote(bus: MemoryBus, asker: Asker | None = None, *, silence_s: float = wire.ANSWER_SILENCE_S) -> RemoteCompleter:
+    now = asyncio.get_running_loop().time
+    return RemoteCompleter(bus, POOL, "edge-1", asker=asker, silence_s=silence_s, now=now)
 
 
 async def ask(completer: RemoteCompleter, prompt: Prompt = PROMPT) -> list[CompletionDelta]:
@@ -86,7 +96,9 @@ async def take(count: int, deltas: AsyncGenerator[CompletionDelta, None]) -> Asy
         yield await anext(deltas)
 
 
-def outcome(frames: Frames, *, prompt: Prompt = PROMPT, **options: float) -> tuple[object, float, Pool]:
+def outcome(
+    frames: Frames, *, prompt: Prompt = PROMPT, silence_s: float = wire.ANSWER_SILENCE_S
+) -> tuple[object, float, Pool]:
     """Return the answer or its error, the seconds it took, and the pool that was asked."""
 
     async def scenario() -> tuple[object, float, Pool]:
@@ -95,7 +107,7 @@ def outcome(frames: Frames, *, prompt: Prompt = PROMPT, **options: float) -> tup
         async with pool.served():
             result: object
             try:
-                result = await ask(remote(bus, **options), prompt)
+                result = await ask(remote(bus, silence_s=silence_s), prompt)
             except VoiceError as error:
                 result = error
             ended_s = asyncio.get_running_loop().time()
@@ -114,7 +126,7 @@ def test_an_answer_streams_with_its_model_and_its_usage_last() -> None:
     ]
     (request,) = pool.requests
     assert request.prompt == PROMPT
-    assert pool.replies == [wire.answer_subject("edge-1", request.request_id)]
+    assert pool.replies == [wire.inbox_subject("edge-1", request.asker_id).removesuffix("*") + request.request_id]
     assert pool.cancels == [], "what ended needs no cancel"
 
 
@@ -172,7 +184,7 @@ def test_a_failure_after_some_words_keeps_the_words() -> None:
         ([*said("一"), (0, wire.AnswerDelta(seq=0, text="一"))], "frame 1 of an answer was lost"),
         ([*said("一"), (0, b"\xc1 nonsense")], "unreadable"),
         ([(0, b"\x81\xa4text\xa2\xff\xfe")], "unreadable"),
-        ([], "nothing heard for 2 s"),
+        ([], "nothing heard for 1 s"),
         (said("一"), "nothing heard for 2 s"),
     ],
 )
@@ -180,7 +192,7 @@ def test_a_broken_answer_is_an_unreachable_cloud_and_cancelled_there(frames: Fra
     result, _, pool = outcome(frames)
     assert type(result) is CloudUnreachableError
     assert words in str(result)
-    assert pool.cancels == [pool.requests[0].request_id]
+    assert pool.cancels == [request.request_id for request in pool.requests]
 
 
 def test_silence_is_counted_from_the_last_frame() -> None:
@@ -190,10 +202,10 @@ def test_silence_is_counted_from_the_last_frame() -> None:
 
 
 def test_beats_keep_a_silent_worker_alive() -> None:
-    beats = [(1.9, wire.AnswerBeat(seq=seq)) for seq in range(5)]
+    beats = [(0.9, wire.AnswerBeat(seq=0)), *((1.9, wire.AnswerBeat(seq=seq)) for seq in range(1, 5))]
     result, ended_s, _ = outcome([*beats, (1.9, wire.AnswerDelta(seq=5, text="好")), (0, wire.AnswerEnd(seq=6))])
     assert result == [CompletionDelta(text="好"), CompletionDelta(text="")]
-    assert ended_s == pytest.approx(6 * 1.9)
+    assert ended_s == pytest.approx(0.9 + 5 * 1.9)
 
 
 def test_beats_do_not_outlive_the_budget() -> None:
@@ -414,7 +426,7 @@ def test_a_cancel_that_cannot_be_handed_over_is_given_up() -> None:
         async with pool.served():
             with pytest.raises(CloudUnreachableError, match="nothing heard"):
                 await ask(remote(bus, silence_s=2.0))
-            assert asyncio.get_running_loop().time() == pytest.approx(2.0 + CANCEL_S)
+            assert asyncio.get_running_loop().time() == pytest.approx(MAX_TRIES * (wire.FIRST_SIGN_S + CANCEL_S))
 
     run(scenario())
 
@@ -439,5 +451,254 @@ def test_a_stranger_on_the_answer_s_subject_cannot_crash_the_reader() -> None:
             await pool.say(b"\x91" * 50_000)
             with pytest.raises(CloudUnreachableError, match="unreadable"):
                 await asking
+
+    run(scenario())
+
+
+# One ear for all
+
+
+def inbox_lines(bus: MemoryBus) -> int:
+    return sum(line.subject.startswith("voice.answer.") for line in bus._lines)
+
+
+def test_many_questions_share_one_subscription_and_get_each_their_own_answer() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        pool = Pool(bus, [*said("一"), (0.1, wire.AnswerEnd(seq=1))])
+        async with pool.served(), Asker.open(bus, "edge-1") as asker:
+            asking = [asyncio.create_task(ask(remote(bus, asker))) for _ in range(3)]
+            await asyncio.sleep(0)
+            assert asker.waiting == 3
+            assert inbox_lines(bus) == 1
+            answers = await asyncio.gather(*asking)
+            assert [[delta.text for delta in answer] for answer in answers] == [["一", ""]] * 3
+            assert len(set(pool.replies)) == 3
+            assert asker.waiting == 0
+        assert inbox_lines(bus) == 0
+
+    run(scenario())
+
+
+def test_what_comes_for_a_cancelled_question_is_never_heard() -> None:
+    """The fence: tokens of a worker that has not heard of the cancel yet, while the next question is answered."""
+
+    async def scenario() -> None:
+        bus = MemoryBus()
+        pool = Pool(bus, [])
+        async with pool.served(), Asker.open(bus, "edge-1") as asker:
+            first = asyncio.create_task(ask(remote(bus, asker)))
+            await asyncio.sleep(0.1)
+            await pool.say(wire.AnswerDelta(seq=0, text="old"))
+            first.cancel()
+            await asyncio.wait([first])
+            second = asyncio.create_task(ask(remote(bus, asker)))
+            await asyncio.sleep(0.1)
+            old, new = pool.replies
+            await bus.publish(old, wire.encode(wire.AnswerDelta(seq=0, text="old")))
+            await bus.publish(old, wire.encode(wire.AnswerEnd(seq=1)))
+            await bus.publish(new, wire.encode(wire.AnswerEnd(seq=0, text="new")))
+            assert [delta.text for delta in await second] == ["new", ""]
+
+    run(scenario())
+
+
+def test_an_asker_whose_bus_closes_ends_all_its_questions_and_takes_no_more() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        async with Pool(bus, []).served(), Asker.open(bus, "edge-1") as asker:
+            asking = [asyncio.create_task(ask(remote(bus, asker))) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            for line in bus._lines:
+                if line.subject.startswith("voice.answer."):
+                    line.end()
+            for task in asking:
+                with pytest.raises(CloudUnreachableError, match="the bus closed"):
+                    await task
+            with pytest.raises(CloudUnreachableError, match="the bus closed"):
+                await ask(remote(bus, asker))
+
+    run(scenario())
+
+
+def test_an_asker_beats_to_who_answers_it_and_to_nobody_else() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        pool = Pool(bus, [(0.1, wire.AnswerBeat(seq=0, worker_id="w1"))])
+        async with (
+            pool.served(),
+            bus.subscribe("voice.beat.asker.>") as beats,
+            Asker.open(bus, "edge-1") as asker,
+        ):
+            asking = [asyncio.create_task(ask(remote(bus, asker))) for _ in range(5)]
+            await asyncio.sleep(1.9)
+            heard = [await anext(aiter(beats)) for _ in range(beats._waiting.qsize())]  # type: ignore[attr-defined]  # the line's own
+            assert [(beat.subject, wire.decode_asker_beat(beat.payload).asker_id) for beat in heard] == [
+                (wire.asker_beat_subject(POOL, "w1"), asker.id)
+            ]
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
+            await asyncio.sleep(5)
+            assert not beats._waiting.qsize()  # type: ignore[attr-defined]  # as above
+
+    run(scenario())
+
+
+def test_a_known_worker_is_cancelled_by_name_and_the_others_are_left_alone() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        pool = Pool(bus, [(0.1, wire.AnswerDelta(seq=0, worker_id="w1", text="一"))])
+        async with pool.served(), bus.subscribe(wire.worker_cancel_subject(POOL, "w1")) as cancels:
+            async with aclosing(remote(bus).complete(PROMPT)) as deltas:
+                await anext(deltas)
+            cancel = wire.decode_cancel((await anext(aiter(cancels))).payload)
+            assert [cancel.request_id] == [request.request_id for request in pool.requests]
+        assert pool.cancels == []
+
+    run(scenario())
+
+
+# Lost workers
+
+
+class Crew:
+    """Workers of one pool by name, of whom some take requests and say nothing."""
+
+    def __init__(self, bus: MemoryBus, names: Sequence[str], dead: set[str]) -> None:
+        self.asked: list[str] = []
+        self.dead = dead
+        self._bus = bus
+        self._names = names
+
+    @asynccontextmanager
+    async def served(self) -> AsyncGenerator[None, None]:
+        async with asyncio.TaskGroup() as tasks:
+            serving = [tasks.create_task(self._serve(name, kind)) for name in self._names for kind in (True, False)]
+            await asyncio.sleep(0)
+            yield
+            for task in serving:
+                task.cancel()
+
+    async def _serve(self, name: str, is_shared: bool) -> None:  # a test's own
+        subject = wire.complete_subject(POOL) if is_shared else wire.worker_complete_subject(POOL, name)
+        async with self._bus.subscribe(subject, queue=POOL if is_shared else "") as requests:
+            async for request in requests:
+                self.asked.append(name)
+                if name not in self.dead:
+                    await self._bus.publish(
+                        request.reply, wire.encode(wire.AnswerEnd(seq=0, worker_id=name, text=name))
+                    )
+
+
+async def answered_by(completer: RemoteCompleter) -> str:
+    return "".join([delta.text for delta in await ask(completer)])
+
+
+def test_a_request_its_worker_lost_is_answered_by_another_one_in_time() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        crew = Crew(bus, ["w1", "w2"], {"w1"})
+        async with crew.served(), Asker.open(bus, "edge-1") as asker:
+            assert await answered_by(remote(bus, asker)) == "w2"
+            assert crew.asked == ["w1", "w2"]
+            assert asyncio.get_running_loop().time() == pytest.approx(wire.FIRST_SIGN_S)
+
+    run(scenario())
+
+
+def test_while_a_worker_seems_lost_only_those_heard_since_are_asked() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        crew = Crew(bus, ["w1", "w2", "w3"], {"w1"})
+        async with crew.served(), Asker.open(bus, "edge-1") as asker:
+            completer = remote(bus, asker)
+            lost = asyncio.create_task(answered_by(completer))
+            await asyncio.sleep(0.5)
+            assert [await answered_by(completer) for _ in range(2)] == ["w2", "w3"]
+            await lost
+            crew.asked.clear()
+            assert {await answered_by(completer) for _ in range(20)} == {"w2", "w3"}
+            assert "w1" not in crew.asked
+            await asyncio.sleep(SUSPECT_S + 0.1)
+            crew.dead.clear()
+            assert {await answered_by(completer) for _ in range(3)} == {"w1", "w2", "w3"}, "and then anybody again"
+
+    run(scenario())
+
+
+def test_a_worker_asked_by_name_that_is_gone_is_replaced_at_once() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        crew = Crew(bus, ["w1", "w2"], set())
+        async with crew.served(), Asker.open(bus, "edge-1") as asker:
+            now_s = asyncio.get_running_loop().time()
+            asker.workers.lose(POOL, "w9", now_s - 1, now_s)
+            asker.workers.hear(POOL, "w3", now_s)
+            assert await answered_by(remote(bus, asker)) in {"w1", "w2"}
+            assert asyncio.get_running_loop().time() == now_s
+
+    run(scenario())
+
+
+def test_a_worker_lost_after_its_first_word_is_not_replaced() -> None:
+    result, _, pool = outcome(said("一"))
+    assert type(result) is CloudUnreachableError
+    assert len(pool.requests) == 1
+
+
+def test_second_tries_have_a_budget() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        crew = Crew(bus, ["w1"], {"w1"})
+        async with crew.served(), Asker.open(bus, "edge-1") as asker:
+            count = 100
+            results = await asyncio.gather(*(ask(remote(bus, asker)) for _ in range(count)), return_exceptions=True)
+            assert {type(result) for result in results} == {CloudUnreachableError}
+            assert count + RETRY_BURST <= len(crew.asked) <= count + RETRY_BURST + 1 + RETRY_SHARE * 2 * count
+
+    run(scenario())
+
+
+def test_a_second_try_has_what_is_left_of_the_budget() -> None:
+    prompt = Prompt(turn_id="t", messages=PROMPT.messages, budget_ms=1_500)
+    result, ended_s, pool = outcome([], prompt=prompt)
+    assert type(result) is DeadlineError
+    assert ended_s == pytest.approx(1.5)
+    assert [request.prompt.budget_ms for request in pool.requests] == [1_500, 500]
+
+
+def test_a_worker_is_told_who_asks_how_urgently_and_for_how_long() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        pool = Pool(bus, [(0, wire.AnswerEnd(seq=0))])
+        async with pool.served():
+            completer = RemoteCompleter(
+                bus,
+                POOL,
+                "edge-1",
+                priority=wire.PRELOAD,
+                first_token_ms=lambda: 1_200,
+                now=asyncio.get_running_loop().time,
+            )
+            await ask(completer)
+        (request,) = pool.requests
+        assert (request.edge_id, request.priority, request.first_token_ms) == ("edge-1", wire.PRELOAD, 1_200)
+
+    run(scenario())
+
+
+def test_a_process_that_stood_still_reads_what_came_before_it_gives_up() -> None:
+    """Seen as a timer that is late: the clock jumps by more than a timer ever is on a live loop."""
+
+    async def scenario() -> None:
+        bus = MemoryBus()
+        pool = Pool(bus, [(0.9, wire.AnswerBeat(seq=0)), (1.9, wire.AnswerEnd(seq=1, text="好"))])
+        loop = asyncio.get_running_loop()
+        async with pool.served():
+            asking = asyncio.create_task(ask(remote(bus)))
+            await asyncio.sleep(1.0)
+            loop._jumping.now_s += 5  # type: ignore[attr-defined]  # the virtual clock's
+            assert "".join(delta.text for delta in await asking) == "好"
 
     run(scenario())

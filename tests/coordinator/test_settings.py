@@ -128,6 +128,8 @@ ALIASES: list[tuple[type[ProcessSettings], str, str, str]] = [
     (EdgeSettings, "EDGE_NODE_ID", "node_id", "edge-7"),
     (CoordinatorSettings, "EDGE_NODES_DISCOVERY", "edge_nodes_discovery", "kubernetes"),
     (CoordinatorSettings, "COORDINATOR_EDGE_NODES_DISCOVERY", "edge_nodes_discovery", "kubernetes"),
+    (CoordinatorSettings, "CLUSTER_MODE", "cluster_mode", "cloud"),
+    (CoordinatorSettings, "COORDINATOR_CLUSTER_MODE", "cluster_mode", "cloud"),
     (CloudSettings, "CLUSTER_MODE", "cluster_mode", "cloud"),
     (CloudSettings, "CLOUD_CLUSTER_MODE", "cluster_mode", "cloud"),
 ]
@@ -150,6 +152,7 @@ def test_a_variable_that_belongs_to_the_coordinator_does_not_disturb_an_edge() -
 @pytest.mark.parametrize(
     ("cls", "variable"),
     [
+        (CoordinatorSettings, "CLUSTER_MODE"),
         (CloudSettings, "CLUSTER_MODE"),
         (CloudSettings, "CLOUD_CLUSTER_MODE"),
         (CoordinatorSettings, "EDGE_NODES_DISCOVERY"),

@@ -16,7 +16,9 @@ PROMPT = Prompt(turn_id="t", messages=(Message(role="user", text="水的沸点�
 
 MESSAGES: list[tuple[Callable[[bytes], msgspec.Struct], msgspec.Struct]] = [
     (wire.decode_request, wire.CompletionRequest(request_id="r", prompt=PROMPT)),
+    (wire.decode_request, wire.CompletionRequest(request_id="r", prompt=PROMPT, edge_id="e", asker_id="a", priority=1)),
     (wire.decode_cancel, wire.CompletionCancel(request_id="r")),
+    (wire.decode_asker_beat, wire.AskerBeat(asker_id="a")),
     (wire.decode_answer, wire.AnswerBeat(seq=0, worker_id="w")),
     (wire.decode_answer, wire.AnswerDelta(seq=1, text="一百", model="qwen-14b")),
     (wire.decode_answer, wire.AnswerEnd(seq=2, usage=Usage(prompt_tokens=9, completion_tokens=2))),
@@ -68,6 +70,13 @@ def test_hostile_bytes_are_refused(payload: bytes) -> None:
         wire.decode_cancel(payload)
 
 
+def test_a_request_of_before_edges_said_who_they_are_is_a_live_turn_of_nobody() -> None:
+    older = {"request_id": "r", "prompt": msgspec.to_builtins(PROMPT)}
+    request = wire.decode_request(msgspec.msgpack.encode(older))
+    assert request == wire.CompletionRequest(request_id="r", prompt=PROMPT)
+    assert (request.edge_id, request.asker_id, request.priority) == ("", "", wire.TURN)
+
+
 def test_a_reply_cannot_pass_for_another_kind() -> None:
     with pytest.raises(msgspec.MsgspecError):
         wire.decode_answer(msgspec.msgpack.encode({"kind": "other", "seq": 0}))
@@ -77,6 +86,10 @@ SUBJECTS = [
     (wire.complete_subject("qwen-14b"), "voice.complete.qwen-14b"),
     (wire.cancel_subject("qwen-14b"), "voice.cancel.qwen-14b"),
     (wire.answer_subject("edge-1", "r_1"), "voice.answer.edge-1.r_1"),
+    (wire.inbox_subject("edge-1", "a_1"), "voice.answer.edge-1.a_1.*"),
+    (wire.worker_complete_subject("qwen-14b", "w"), "voice.complete.qwen-14b.w"),
+    (wire.worker_cancel_subject("qwen-14b", "w"), "voice.cancel.qwen-14b.w"),
+    (wire.asker_beat_subject("qwen-14b", "w"), "voice.beat.asker.qwen-14b.w"),
     (wire.edge_beat_subject("edge-1"), "voice.beat.edge.edge-1"),
     (wire.edge_beat_subject("*"), "voice.beat.edge.*"),
     (wire.pool_beat_subject("p", "w"), "voice.beat.pool.p.w"),

@@ -12,7 +12,7 @@ from coordinator.metrics import Metrics
 from edge.assembly import LEEWAY, assembled, intakes, session_options
 from edge.brain.groups import endpointing_of
 from edge.engines import Engines
-from edge.routing import routed
+from edge.routing import Roads, routed
 from edge.settings import EdgeSettings
 from models.errors import ConfigError, OverloadedError, RecognitionError, SynthesisError, VoiceError
 from models.scripted import ScriptedCompleter, ScriptedDetector, ScriptedRecognizer, ScriptedSynthesizer
@@ -80,7 +80,14 @@ def test_an_assembled_brain_shows_its_stages_in_the_metrics() -> None:
         async with (
             routed(settings(), metrics) as router,
             assembled(
-                settings(), engines, Ladder([MemoryTier()]), router, nats=bus, seam_bus=bus, metrics=metrics
+                settings(),
+                engines,
+                Ladder([MemoryTier()]),
+                router,
+                roads=Roads(bus, "edge-1"),
+                nats=bus,
+                seam_bus=bus,
+                metrics=metrics,
             ) as brain,
         ):
             assert brain.sessions == 0

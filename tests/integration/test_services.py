@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator import wire
 from coordinator.bus import NatsBus
+from coordinator.nats_rights import Role, rights_of
 from coordinator.remote import RemoteCompleter
 from manifests.processes import Child, Children, children, free_ports
 from manifests.servers import nats_server
@@ -268,14 +269,10 @@ def test_users_may_do_what_their_role_needs_and_no_more(tmp_path: Path) -> None:
     async def scenario() -> None:
         cloud_seed, cloud_key = key_file(tmp_path, "cloud")
         edge_seed, edge_key = key_file(tmp_path, "edge")
-        cloud = {
-            "publish": ["voice.answer.>", "voice.beat.pool.>"],
-            "subscribe": ["voice.complete.*", "voice.cancel.*"],
-        }
-        edge_rights = {
-            "publish": ["voice.complete.*", "voice.cancel.*", "voice.beat.edge.edge-1", "voice.turn.edge-1.*"],
-            "subscribe": ["voice.answer.edge-1.*"],
-        }
+        cloud, edge_rights = (
+            {"publish": list(rights.publish), "subscribe": list(rights.subscribe)}
+            for rights in (rights_of(Role.CLOUD, "w1"), rights_of(Role.EDGE, "edge-1"))
+        )
         users = [{"nkey": cloud_key, "permissions": cloud}, {"nkey": edge_key, "permissions": edge_rights}]
         upstream = Upstream("一")
         async with (

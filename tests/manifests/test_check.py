@@ -110,7 +110,7 @@ def test_the_version_comes_from_pyproject(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "name", "mend"),
-    [("EDGE_", "EDGE_MAX_DEVICE", "EDGE_MAX_DEVICES"), ("COORDINATOR_", "COORDINATOR_HTTP_PROT", "COORDINATOR_HTTP_PORT"), ("CLOUD_", "CLOUD_POOLS", "CLOUD_POOL")],
+    [("EDGE_", "EDGE_MAX_DEVICE", "EDGE_MAX_DEVICES"), ("COORDINATOR_", "COORDINATOR_HTTP_PROT", "COORDINATOR_HTTP_PORT"), ("CLOUD_", "CLOUD_POOLX", "CLOUD_POOL"), ("SCALER_", "SCALER_DEPLOYMNT", "SCALER_DEPLOYMENT")],
 )  # fmt: skip
 def test_each_process_refuses_what_it_does_not_know(prefix: str, name: str, mend: str) -> None:
     read = settings_readers()[prefix]

@@ -185,7 +185,7 @@ def test_a_broken_site_is_told_what_is_wrong(rule: Callable[[Render], object], d
 
 
 def test_every_rule_can_fail() -> None:
-    assert {rule for rule, _, _ in BREAKS} == set(RULES)
+    assert {rule for rule, _, _ in BREAKS} == {rule for rule in RULES if rule.__module__ == rules.__name__}
 
 
 @pytest.mark.parametrize(

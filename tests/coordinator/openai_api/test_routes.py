@@ -242,7 +242,7 @@ def test_model_that_hangs_is_given_up_at_the_budget() -> None:
 
     answer, at_s, running = run(work())
     assert answer.status_code == 504
-    assert 5 <= at_s <= 6
+    assert 5 - 1e-6 <= at_s <= 6
     assert running == {"qwen-14b": 0}
 
 
