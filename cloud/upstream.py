@@ -216,9 +216,7 @@ class OpenAIUpstream:
                         prompt_tokens=event.usage.prompt_tokens, completion_tokens=event.usage.completion_tokens
                     )
                 for choice in event.choices[:1]:
-                    if choice.finish_reason == _ABORTED:
-                        raise CloudUnreachableError("upstream: it gave the answer up")
-                    is_over = is_over or choice.finish_reason is not None
+                    is_over = _is_last(choice) or is_over
                     text = _text(choice.delta)[: MAX_ANSWER_CHARS - said]
                     said += len(text)
                     if text:
@@ -229,6 +227,12 @@ class OpenAIUpstream:
         if not is_over:
             raise CloudUnreachableError("upstream: the stream ended before the answer did")
         yield CompletionDelta(text="", usage=usage)
+
+
+def _is_last(choice: _Choice) -> bool:
+    if choice.finish_reason == _ABORTED:
+        raise CloudUnreachableError("upstream: it gave the answer up")
+    return choice.finish_reason is not None
 
 
 def _text(piece: _Piece) -> str:
