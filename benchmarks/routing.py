@@ -25,7 +25,7 @@ from rich.table import Table as RichTable
 from benchmarks.report import report_of, show, table_of, write_json
 from benchmarks.routing_budget import budget_results, budget_table
 from benchmarks.routing_data import PAIRS, load_gsm8k, load_mmlu, load_pair
-from benchmarks.routing_decisions import adversary_results, decision_us
+from benchmarks.routing_decisions import adversary_results, decision_us, prediction_us
 from benchmarks.routing_decisions import tables as decision_tables
 from benchmarks.routing_promise import Scored, promise_results, promise_table
 from benchmarks.routing_scores import Floats, difference, figures, oracle, realised, shares
@@ -127,7 +127,8 @@ def results_of(sets: dict[str, list[Outcome]], *, seed: int, tell: Any = lambda 
     results["budget"] = budget_results(seed=seed)
     tell("adversaries")
     results["adversaries"] = adversary_results(sets[OWN][::TRIED])
-    results["decision_us"] = decision_us([item for items in sets.values() for item in items[:TIMED]])
+    timed = [item for items in sets.values() for item in items[:TIMED]]
+    results["decision_us"], results["prediction_us"] = decision_us(timed), prediction_us(timed)
     return results
 
 

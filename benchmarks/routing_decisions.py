@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.table import Table as RichTable
@@ -16,7 +16,6 @@ from coordinator.routing.gain import GainModel
 from coordinator.routing.outcomes import Outcome
 from coordinator.routing.policy import Conditions, Policy
 from coordinator.routing.router import Router
-from coordinator.routing.rules import rule
 from coordinator.routing.signals import scored_text
 from coordinator.routing.wording import plain
 from models.prompts import Message, Prompt
@@ -25,15 +24,23 @@ WARM_UP = 20
 
 
 def decision_us(items: Sequence[Outcome]) -> dict[str, Any]:
-    """Return processor time from a prompt to its rule and score, in microseconds; the model is asked whatever the language."""
+    """Return processor time of a decision of an edge's router with the packaged weights, in microseconds."""
+    router, conditions = Router(Policy(router="gain"), GainModel.load()), Conditions()
+    return _timed(items, lambda prompt: router.decide(prompt, conditions))
+
+
+def prediction_us(items: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the same from a prompt to its gain, asking the model whatever the language: for weights that know all of them."""
     model = GainModel.load()
+    return _timed(items, lambda prompt: model.score(model.predict(scored_text(prompt, plain(prompt.question))).gain))
+
+
+def _timed(items: Sequence[Outcome], work: Callable[[Prompt], object]) -> dict[str, Any]:
     prompts = [train.prompt_of(item) for item in items]
     spent: list[float] = []
     for prompt in [*prompts[:WARM_UP], *prompts]:
         before = time.process_time_ns()
-        text = plain(prompt.question)
-        rule(prompt, text)
-        model.score(model.predict(scored_text(prompt, text)).gain)
+        work(prompt)
         spent.append((time.process_time_ns() - before) / 1000)
     spent = spent[-len(prompts) :]
     return {"p50": percentile(spent, 50), "p95": percentile(spent, 95), "max": max(spent), "n": len(spent)}
@@ -68,10 +75,14 @@ def tables(results: dict[str, Any]) -> list[RichTable]:
     found = results["adversaries"]
     rows = [(family, f"{100 * share:.1f}") for family, share in found["families"].items()]
     title = f"routes that other words for the same request change, of {found['requests']} requests"
-    times = results["decision_us"]
+    times = [("an edge's decision", results["decision_us"]), ("the model, any language", results["prediction_us"])]
     return [
         table_of(title, ("kind of change", "changed %"), [*rows, ("all but unlisted", f"{100 * found['listed']:.2f}")]),
-        table_of("one decision, µs of processor time", ("p50", "p95", "max", "n"), [tuple(times.values())]),
+        table_of(
+            "one decision, µs of processor time",
+            ("what", "p50", "p95", "max", "n"),
+            [(name, *found.values()) for name, found in times],
+        ),
     ]
 
 

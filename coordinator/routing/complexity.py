@@ -8,6 +8,7 @@ Chinese character and each Latin word or number as one unit instead of ``split()
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from models.prompts import Prompt
 
@@ -22,6 +23,7 @@ TURN_WEIGHT = 0.05
 REFERENCE_WEIGHT = 0.3
 """Added to the context factor when the question points back into the dialogue. A guess."""
 
+_LONG_ENOUGH = 3 * UNITS_PER_POINT
 _UNIT = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+(?:['’.-][^\W_\u3400-\u9fff]+)*")
 _KEYWORDS = re.compile(
     "分析|比较|对比|为什么|原因|推理|证明|推导|计算|详细|步骤|一步一步|规划|计划|方案|设计|总结|解释|评价|利弊|优缺点|优点|缺点|区别|影响"
@@ -50,8 +52,11 @@ def keywords(text: str) -> set[str]:
 def complexity(prompt: Prompt) -> float:
     """Return the score of the prompt's question in [0, 1]."""
     question = prompt.question
+    count = sum(1 for _ in islice(_UNIT.finditer(question), _LONG_ENOUGH))
+    if count == _LONG_ENOUGH:  # its length alone makes the score 1
+        return 1.0
     earlier = sum(1 for message in prompt.messages if message.role == "user") - 1
-    length = units(question) / UNITS_PER_POINT
+    length = count / UNITS_PER_POINT
     words = len(keywords(question)) * KEYWORD_WEIGHT
     refers_back = earlier > 0 and _REFERENCE.search(question) is not None
     context = max(earlier, 0) * TURN_WEIGHT + (REFERENCE_WEIGHT if refers_back else 0.0)
