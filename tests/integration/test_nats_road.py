@@ -81,6 +81,13 @@ class Server:
     def send(self, number: signal.Signals) -> None:
         assert self.child
         os.kill(self.child.pid, number)
+        threads = Path(f"/proc/{self.child.pid}/task")
+        while number == signal.SIGSTOP and threads.exists() and not all(map(_has_stopped, threads.iterdir())):
+            pass  # the signal is sent, but on a busy machine a thread may go on for a moment
+
+
+def _has_stopped(thread: Path) -> bool:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @asynccontextmanager

@@ -167,7 +167,7 @@ def test_a_model_that_is_not_served_is_a_failure(up: Running) -> None:
     async def scenario() -> None:
         prompt = Prompt(turn_id="t", messages=dialogue("你好"))
         async with OpenAIUpstream.connect(up.ends.vllm_url, "qwen-72b") as upstream:
-            assert await upstream.is_ready()
+            await upstream.probe()  # it lives
             with pytest.raises(CompletionError, match="404"):
                 await collect(replace(up.ends, completer=upstream), prompt)
 
