@@ -135,6 +135,10 @@ def _worker(
     )
 
 
+def _waiting(worker: PoolWorker) -> int:
+    return worker.admission.waiting
+
+
 async def run(settings: CloudSettings, _role: str, stop: asyncio.Event) -> None:
     """Run the worker until ``stop`` is set; raise ConfigError for what keeps it from starting."""
     metrics = Metrics(CollectorRegistry())
@@ -156,6 +160,8 @@ async def run(settings: CloudSettings, _role: str, stop: asyncio.Event) -> None:
         metrics.registry.register(PoolMetrics(served, {each.name: each.replicas for each in config.pools}))
         metrics.cloud_running.set_function(lambda: sum(pool.outstanding for pool in served))
         workers = [_worker(settings, bus, metrics, each, pool) for each, pool in pools.items()]
+        for pool, worker in zip(served, workers, strict=True):
+            metrics.queue_size.labels(pool.name).set_function(partial(_waiting, worker))
         app = probes(metrics, not_ready=lambda: _not_ready(bus, served))
         async with (
             serve_http(app, settings.http_host, settings.http_port, variable="CLOUD_HTTP_PORT") as port,

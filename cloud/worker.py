@@ -45,21 +45,21 @@ def _ignore(_result: str) -> None:
 class _Request:
     """One request in hand, waiting or under way."""
 
-    __slots__ = ("answer", "asker_id", "is_stopped", "prompt", "result", "task", "ticket", "until_s")
+    __slots__ = ("answer", "asker", "is_stopped", "prompt", "result", "task", "ticket", "until_s")
 
-    def __init__(self, asked: wire.CompletionRequest, answer: Answer, now_s: float) -> None:
+    def __init__(self, asked: wire.CompletionRequest, edge_id: str, answer: Answer, now_s: float) -> None:
         budget_s = asked.prompt.budget_ms / 1000
         patience_s = min(budget_s, asked.first_token_ms / 1000 if asked.first_token_ms > 0 else inf)
         self.prompt = asked.prompt
         self.answer = answer
-        self.asker_id = asked.asker_id
+        self.asker = _of(edge_id, asked.asker_id) if asked.asker_id else None
         self.until_s = now_s + budget_s
         self.task: asyncio.Task[None] | None = None
         self.result = "cancelled"
         self.is_stopped = False
         self.ticket = Ticket(
-            request_id=asked.request_id,
-            edge_id=asked.edge_id,
+            request_id=_of(edge_id, asked.request_id),
+            edge_id=edge_id,
             device_id=asked.prompt.device_id,
             is_preload=asked.priority > wire.TURN,
             first_token_until_s=now_s + patience_s,
@@ -110,7 +110,7 @@ class PoolWorker:
         self._entrance = AsyncExitStack()
         self._requests: dict[str, _Request] = {}
         self._cancelled: OrderedDict[str, None] = OrderedDict()
-        self._askers: dict[str, float] = {}
+        self._askers: dict[str | None, float] = {}
         """When each asker with requests in hand was last heard of, on the loop's clock."""
         self._idle = asyncio.Event()
         self._idle.set()
@@ -128,15 +128,15 @@ class PoolWorker:
         """
         listen, pool, name = self._bus.subscribe, self._pool, self._worker_id
         async with (
-            listen(wire.cancel_subject(pool), max_pending=MAX_PENDING) as cancels,
-            listen(wire.worker_cancel_subject(pool, name), max_pending=MAX_PENDING) as own_cancels,
-            listen(wire.asker_beat_subject(pool, name), max_pending=MAX_PENDING) as asker_beats,
-            listen(wire.worker_complete_subject(pool, name), max_pending=MAX_PENDING) as own_requests,
+            listen(wire.cancel_subject(pool, "*"), max_pending=MAX_PENDING) as cancels,
+            listen(wire.cancel_subject(pool, "*", name), max_pending=MAX_PENDING) as own_cancels,
+            listen(wire.asker_beat_subject(pool, "*", name), max_pending=MAX_PENDING) as asker_beats,
+            listen(wire.complete_subject(pool, "*", name), max_pending=MAX_PENDING) as own_requests,
             self._entrance,
             asyncio.TaskGroup() as tasks,
         ):
             requests = await self._entrance.enter_async_context(
-                listen(wire.complete_subject(pool), queue=pool, max_pending=MAX_PENDING)
+                listen(wire.complete_subject(pool, "*"), queue=pool, max_pending=MAX_PENDING)
             )
             self._tasks = tasks
             tasks.create_task(self._outbox.run(), name="pool-outbox")
@@ -172,24 +172,26 @@ class PoolWorker:
 
     async def _hear_requests(self, requests: Subscription) -> None:
         async for message in requests:
-            self._take(message.payload, message.reply)
+            self._take(message.payload, wire.edge_of(message.subject), message.reply)
 
-    def _take(self, payload: bytes, reply: str) -> None:
+    def _take(self, payload: bytes, edge_id: str, reply: str) -> None:
         try:
             asked = wire.decode_request(payload)
         except msgspec.MsgspecError:
             self._observe("malformed")
-            _log.warning("request_malformed", pool=self._pool, size_bytes=len(payload))
+            _log.warning("request_malformed", pool=self._pool, edge=edge_id, size_bytes=len(payload))
             return
-        if not reply or asked.request_id in self._requests:
+        request_id = _of(edge_id, asked.request_id)
+        if not wire.is_answer_to(edge_id, reply) or request_id in self._requests:
             self._observe("malformed")
             return
-        if asked.request_id in self._cancelled:
-            del self._cancelled[asked.request_id]
+        if request_id in self._cancelled:
+            del self._cancelled[request_id]
             self._observe("cancelled")
             return
         now_s = _now_s()
-        request = _Request(asked, Answer(self._outbox, reply, on_lost=lambda: self._unreachable(request)), now_s)
+        answer = Answer(self._outbox, reply, on_lost=lambda: self._unreachable(request))
+        request = _Request(asked, edge_id, answer, now_s)
         if self._is_draining:
             self._refuse(request, Refusal.FULL)
             return
@@ -199,8 +201,8 @@ class PoolWorker:
         if offer.refusal is not None:
             self._refuse(request, offer.refusal)
             return
-        self._requests[asked.request_id] = request
-        self._askers[request.asker_id] = now_s
+        self._requests[request_id] = request
+        self._askers[request.asker] = now_s
         self._idle.clear()
         if offer.runs:
             self._start(request)
@@ -279,10 +281,11 @@ class PoolWorker:
     async def _hear_cancels(self, cancels: Subscription, *, is_for_all: bool) -> None:
         async for message in cancels:
             try:
-                request_id = wire.decode_cancel(message.payload).request_id
+                cancelled = wire.decode_cancel(message.payload).request_id
             except msgspec.MsgspecError:
                 self._observe("malformed")
                 continue
+            request_id = _of(wire.edge_of(message.subject), cancelled)
             request = self._requests.get(request_id)
             if request is not None:
                 self._stop(request, "cancelled")
@@ -309,8 +312,9 @@ class PoolWorker:
             except msgspec.MsgspecError:
                 self._observe("malformed")
                 continue
-            if asker_id in self._askers:
-                self._askers[asker_id] = _now_s()
+            asker = _of(wire.edge_of(message.subject), asker_id)
+            if asker in self._askers:
+                self._askers[asker] = _now_s()
 
     async def _tend(self) -> None:
         """Beat for quiet answers, end what nobody waits for, let in and refuse what waits."""
@@ -326,12 +330,12 @@ class PoolWorker:
 
     def _lose_askers(self, requests: Iterable[_Request], now_s: float) -> None:
         """End the requests of askers that promised to beat and did not."""
-        in_hand = {request.asker_id for request in requests}
-        self._askers = {asker_id: at_s for asker_id, at_s in self._askers.items() if asker_id in in_hand}
+        in_hand = {request.asker for request in requests}
+        self._askers = {asker: at_s for asker, at_s in self._askers.items() if asker in in_hand}
         silent = {asker for asker, at_s in self._askers.items() if asker and now_s - at_s > wire.ASKER_SILENCE_S}
         if not silent:
             return
-        lost = [request for request in requests if request.asker_id in silent]
+        lost = [request for request in requests if request.asker in silent]
         _log.warning("askers_lost", pool=self._pool, askers=len(silent), requests=len(lost))
         for request in lost:
             self._stop(request, "asker-lost")
@@ -350,6 +354,11 @@ class PoolWorker:
             with suppress(CloudUnreachableError):
                 await self._bus.publish(wire.pool_beat_subject(self._pool, self._worker_id), wire.encode(beat))
             await asyncio.sleep(BEAT_S)
+
+
+def _of(edge_id: str, name: str) -> str:
+    """Return an edge's name for something as nobody else can say it; an edge's own has no dot."""
+    return f"{edge_id}.{name}"
 
 
 def _on_time(request: _Request) -> Prompt:

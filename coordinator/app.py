@@ -31,7 +31,7 @@ from coordinator.openai_api.choice import EDGE
 from coordinator.openai_api.routes import OpenAIApi
 from coordinator.policy_watch import PolicyWatch
 from coordinator.probes import probes, read_body, serve_http
-from coordinator.remote import RemoteCompleter
+from coordinator.remote import Asker, RemoteCompleter
 from coordinator.routing.gain import GainModel
 from coordinator.routing.policy import Conditions, Policy, PoolTerms
 from coordinator.routing.router import Router
@@ -41,6 +41,8 @@ from models.errors import ConfigError, DeviceProtocolError
 
 _log = structlog.get_logger()
 
+NAME = "coordinator"
+"""What the service is called where edges have their names; its key's rights hold it to this one."""
 MIN_SECRET_CHARS = 16
 """Shorter secrets can be guessed."""
 _RETRY_S = "10"
@@ -127,22 +129,25 @@ async def run(settings: CoordinatorSettings, _role: str, stop: asyncio.Event) ->
     edges = Registry(stale_s=settings.edge_stale_s)
     bootstrap = Bootstrap(settings, edges, metrics)
 
-    async with NatsBus.connect(
-        settings.nats_url,
-        name="coordinator",
-        nkey_seed=settings.nkey_seed,
-        connect_s=settings.nats_connect_s,
-        on_state=metrics.bus_connected.set,
-        on_drop=metrics.dropped.labels("bus").inc,
-    ) as bus:
+    async with (
+        NatsBus.connect(
+            settings.nats_url,
+            name=NAME,
+            nkey_seed=settings.nkey_seed,
+            connect_s=settings.nats_connect_s,
+            on_state=metrics.bus_connected.set,
+            on_drop=metrics.dropped.labels("bus").inc,
+        ) as bus,
+        Asker.open(bus, NAME) as asker,
+    ):
 
         def not_ready() -> Mapping[str, str]:
             return {} if bus.is_connected else {"nats": "not connected"}
 
-        streams = JetStream(bus, domain=settings.jetstream_domain, asker="coordinator")
+        streams = JetStream(bus, domain=settings.jetstream_domain, asker=NAME)
         router = Router(first_policy(settings), await asyncio.to_thread(GainModel.load))
         watch = PolicyWatch(JetStreamBucket(streams, wire.POLICY_BUCKET), router.change)
-        api = open_api(settings, bus, router, metrics)
+        api = open_api(settings, bus, asker, router, metrics)
         app = probes(metrics, not_ready=not_ready, routes=[*bootstrap.routes, *api])
         async with (
             serve_http(app, settings.http_host, settings.http_port, variable="COORDINATOR_HTTP_PORT") as port,
@@ -185,13 +190,13 @@ def pool_names(settings: CoordinatorSettings) -> tuple[str, ...]:
     return tuple(wire.token(name.strip()) for name in settings.api_pools.split(",") if name.strip())
 
 
-def open_api(settings: CoordinatorSettings, bus: Bus, router: Router, metrics: Metrics) -> list[Route]:
+def open_api(settings: CoordinatorSettings, bus: Bus, asker: Asker, router: Router, metrics: Metrics) -> list[Route]:
     """Return the routes of chat completions, none when no pool is on offer; raise ConfigError for keys that can be guessed."""
     names = pool_names(settings)
     if not names:
         return []
     return OpenAIApi(
-        {name: RemoteCompleter(bus, name, "coordinator") for name in names},
+        {name: RemoteCompleter(bus, name, NAME, asker=asker) for name in names},
         router,
         api_keys=keys_from(settings.api_keys.get_secret_value()),
         vision_pools=(settings.vision_pool,),

@@ -12,6 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from coordinator.wire import POLICY_BUCKET, TURN_STREAM, token
+from models.errors import ConfigError
 
 DOMAIN = "hub"
 """JetStream domain of the hub, as its configuration names it."""
@@ -40,7 +41,6 @@ _STREAM_APIS = (f"$JS.{DOMAIN}.API", "$JS.API")
 _POLICY_READ = tuple(
     f"{api}.{what}.KV_{POLICY_BUCKET}" for api in _STREAM_APIS for what in ("CONSUMER.CREATE", "STREAM.INFO")
 )
-_ASK = ("voice.complete.>", "voice.cancel.>", "voice.beat.asker.>")
 _MAKE = tuple(
     f"{api}.STREAM.{what}.{stream}"
     for api in _STREAM_APIS
@@ -49,22 +49,38 @@ _MAKE = tuple(
 )
 
 
+_ASKED = ("complete", "cancel", "asking")
+
+
+def _asks_as(name: str) -> tuple[str, ...]:
+    """Return the subjects on which somebody of this name asks any pool, and any worker of it."""
+    return tuple(f"voice.{what}.*.{name}{end}" for what in _ASKED for end in ("", ".*"))
+
+
 def rights_of(role: Role, name: str) -> Rights:
-    """Return the rights of a key; ``name`` is the edge's for an edge, and only a label otherwise. Raises ConfigError for a bad name."""
+    """Return the rights of a key; ``name`` is the edge's for an edge, and only a label otherwise.
+
+    Raises ConfigError for a name that cannot stand in a subject, and for an edge that calls itself by another role's name.
+    """
     token(name)
     if role is Role.EDGE:
+        if name in set(Role):
+            raise ConfigError(f"an edge cannot be called {name!r}: that is the name of a role")
         own = (f"voice.beat.edge.{name}", f"voice.turn.{name}.*")
-        return Rights(publish=(*_ASK, *own, *_POLICY_READ), subscribe=(f"voice.answer.{name}.>", "voice.beat.pool.>"))
+        return Rights(
+            publish=(*_asks_as(name), *own, *_POLICY_READ), subscribe=(f"voice.answer.{name}.>", "voice.beat.pool.>")
+        )
     if role is Role.CLOUD:
         return Rights(
             publish=("voice.answer.>", "voice.beat.pool.>"),
-            subscribe=("voice.complete.>", "voice.cancel.>", "voice.beat.asker.>"),
+            subscribe=tuple(f"voice.{what}.>" for what in _ASKED),
         )
     if role is Role.COORDINATOR:
         return Rights(
-            publish=(*_ASK, *_POLICY_READ, *_MAKE),
+            publish=(*_asks_as(role), *_POLICY_READ, *_MAKE),
             subscribe=("voice.answer.coordinator.>", "voice.beat.edge.*", "voice.beat.pool.>"),
         )
     return Rights(
-        publish=(*_ASK, *(f"{api}.>" for api in _STREAM_APIS), f"$KV.{POLICY_BUCKET}.>"), subscribe=("voice.>",)
+        publish=(*_asks_as(role), *(f"{api}.>" for api in _STREAM_APIS), f"$KV.{POLICY_BUCKET}.>"),
+        subscribe=("voice.>",),
     )

@@ -262,7 +262,7 @@ class Asker:
             for pool, worker_id in {(answer.pool, answer.worker_id) for answer in self._answers.values()}:
                 if worker_id:
                     with suppress(CloudUnreachableError):
-                        await self._bus.publish(wire.asker_beat_subject(pool, worker_id), beat)
+                        await self._bus.publish(wire.asker_beat_subject(pool, self.edge_id, worker_id), beat)
 
 
 class RemoteCompleter:
@@ -334,7 +334,6 @@ class RemoteCompleter:
         request = wire.CompletionRequest(
             request_id=request_id,
             prompt=prompt,
-            edge_id=self._edge_id,
             asker_id=asker.id,
             priority=self._priority,
             first_token_ms=self._first_token_ms(),
@@ -342,7 +341,8 @@ class RemoteCompleter:
         answer.worker_id = asker.workers.choose(self._pool, answer.heard_s)
         is_over = False
         try:
-            await self._bus.publish(self._subject(answer.worker_id), wire.encode(request), reply=subject)
+            asked_at = wire.complete_subject(self._pool, self._edge_id, answer.worker_id)
+            await self._bus.publish(asked_at, wire.encode(request), reply=subject)
             for expected in range(2**63):
                 frame = await asker.hear(answer)
                 if frame.seq != expected:
@@ -364,14 +364,10 @@ class RemoteCompleter:
             if not is_over:
                 await self._cancel(request_id, answer.worker_id)
 
-    def _subject(self, worker_id: str) -> str:
-        pool = self._pool
-        return wire.worker_complete_subject(pool, worker_id) if worker_id else wire.complete_subject(pool)
-
     async def _cancel(self, request_id: str, worker_id: str) -> None:
         """Tell the worker, or the pool; returns once the message is handed over, even while this task is being cancelled."""
         cancel = wire.encode(wire.CompletionCancel(request_id=request_id))
-        subject = wire.worker_cancel_subject(self._pool, worker_id) if worker_id else wire.cancel_subject(self._pool)
+        subject = wire.cancel_subject(self._pool, self._edge_id, worker_id)
         telling = asyncio.ensure_future(self._bus.publish(subject, cancel))
         interruption: asyncio.CancelledError | None = None
         while not telling.done():

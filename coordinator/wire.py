@@ -3,13 +3,14 @@
 An edge asks a *pool* (a queue group of workers), never a worker. The answer streams to a subject of the asker's own, one for each
 request: what still comes for a cancelled one meets nobody. Cancelling is a message to the worker that answers or, before it was heard,
 to the whole pool. An asker beats for all its requests at once to each worker that answers it. Budgets travel as milliseconds left.
+An edge's key lets it use its own name alone, and a worker believes the subject: nobody has one speak to another edge, or stops its work.
 
-    voice.complete.<pool>                 CompletionRequest       edge -> one worker of the queue group <pool>
-    voice.complete.<pool>.<worker>        CompletionRequest       edge -> this worker, while another one of the pool seems lost
-    voice.cancel.<pool>                   CompletionCancel        edge -> every worker of the pool
-    voice.cancel.<pool>.<worker>          CompletionCancel        edge -> the worker that answers
+    voice.complete.<pool>.<edge>          CompletionRequest       edge -> one worker of the queue group <pool>
+    voice.complete.<pool>.<edge>.<worker> CompletionRequest       edge -> this worker, while another one of the pool seems lost
+    voice.cancel.<pool>.<edge>            CompletionCancel        edge -> every worker of the pool
+    voice.cancel.<pool>.<edge>.<worker>   CompletionCancel        edge -> the worker that answers
+    voice.asking.<pool>.<edge>.<worker>   AskerBeat               edge -> the worker that answers
     voice.answer.<edge>.<asker>.<request> AnswerFrame             worker -> the edge that asked
-    voice.beat.asker.<pool>.<worker>      AskerBeat               edge -> the worker that answers
     voice.beat.edge.<edge>                EdgeBeat                edge -> coordinator service
     voice.beat.pool.<pool>.<worker>       PoolBeat                worker -> whoever cares
     voice.turn.<edge>.<turn>              TurnRecord (turns.py)   edge -> whoever watches, and the stream that keeps them
@@ -62,29 +63,29 @@ def token(name: str) -> str:
     return name
 
 
-def complete_subject(pool: str) -> str:
-    """Subject on which a pool takes requests."""
-    return f"voice.complete.{token(pool)}"
+def complete_subject(pool: str, edge_id: str, worker_id: str = "") -> str:
+    """Subject on which an edge asks a pool, or one worker of it; ``*`` for the edge listens to all."""
+    return _asked("complete", pool, edge_id, worker_id)
 
 
-def worker_complete_subject(pool: str, worker_id: str) -> str:
-    """Subject on which one worker takes requests."""
-    return f"voice.complete.{token(pool)}.{token(worker_id)}"
+def cancel_subject(pool: str, edge_id: str, worker_id: str = "") -> str:
+    """Subject on which an edge cancels its requests, at every worker of a pool or at one; ``*`` for the edge listens to all."""
+    return _asked("cancel", pool, edge_id, worker_id)
 
 
-def cancel_subject(pool: str) -> str:
-    """Subject on which a pool's workers hear of cancelled requests."""
-    return f"voice.cancel.{token(pool)}"
+def asker_beat_subject(pool: str, edge_id: str, worker_id: str) -> str:
+    """Subject on which one worker hears that an edge's askers still wait; ``*`` for the edge listens to all."""
+    return _asked("asking", pool, edge_id, worker_id)
 
 
-def worker_cancel_subject(pool: str, worker_id: str) -> str:
-    """Subject on which one worker hears of cancelled requests."""
-    return f"voice.cancel.{token(pool)}.{token(worker_id)}"
+def edge_of(subject: str) -> str:
+    """Return the edge that says what is said on one of the three subjects above: its key lets it use no other name."""
+    return subject.split(".", 4)[3]
 
 
-def asker_beat_subject(pool: str, worker_id: str) -> str:
-    """Subject on which one worker hears that its askers still wait."""
-    return f"voice.beat.asker.{token(pool)}.{token(worker_id)}"
+def is_answer_to(edge_id: str, subject: str) -> bool:
+    """Return whether what is said on ``subject`` reaches that edge alone."""
+    return subject.startswith(f"voice.answer.{edge_id}.")
 
 
 def answer_subject(edge_id: str, request_id: str) -> str:
@@ -99,27 +100,36 @@ def inbox_subject(edge_id: str, asker_id: str) -> str:
 
 def edge_beat_subject(edge_id: str) -> str:
     """Subject of an edge's heartbeat; ``*`` listens to all."""
-    return f"voice.beat.edge.{edge_id if edge_id == '*' else token(edge_id)}"
+    return f"voice.beat.edge.{_token_or_any(edge_id)}"
 
 
 def pool_beat_subject(pool: str, worker_id: str) -> str:
     """Subject of a worker's heartbeat; ``*`` for the worker listens to the whole pool."""
-    return f"voice.beat.pool.{token(pool)}.{worker_id if worker_id == '*' else token(worker_id)}"
+    return f"voice.beat.pool.{token(pool)}.{_token_or_any(worker_id)}"
 
 
 def turn_subject(edge_id: str, turn_id: str = "*") -> str:
     """Subject of the record of one finished turn; ``*`` listens to all edges, all turns."""
-    edge, turn = (name if name == "*" else token(name) for name in (edge_id, turn_id))
-    return f"voice.turn.{edge}.{turn}"
+    return f"voice.turn.{_token_or_any(edge_id)}.{_token_or_any(turn_id)}"
+
+
+def _asked(what: str, pool: str, edge_id: str, worker_id: str) -> str:
+    end = f".{token(worker_id)}" if worker_id else ""
+    return f"voice.{what}.{token(pool)}.{_token_or_any(edge_id)}{end}"
+
+
+def _token_or_any(name: str) -> str:
+    return name if name == "*" else token(name)
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Please answer this prompt; ``prompt.budget_ms`` counts from when the worker receives it."""
+    """Please answer this prompt; ``prompt.budget_ms`` counts from when the worker receives it.
+
+    Whose budget and share it counts to says the subject it comes on, which an edge's key binds it to.
+    """
 
     request_id: str
     prompt: Prompt
-    edge_id: str = ""
-    """Whose budget and share it counts to; "" shares with all who do not say."""
     asker_id: str = ""
     """Name under which the asker beats, "" for one that does not."""
     priority: int = TURN

@@ -53,10 +53,11 @@ class Cluster:
             return "".join([delta.text async for delta in deltas])
 
     async def send(self, payload: bytes, *, reply: str = "voice.answer.edge-1.r") -> None:
-        await self.bus.publish(wire.complete_subject(POOL), payload, reply=reply)
+        await self.bus.publish(wire.complete_subject(POOL, "edge-1"), payload, reply=reply)
 
     async def cancel(self, request_id: str) -> None:
-        await self.bus.publish(wire.cancel_subject(POOL), wire.encode(wire.CompletionCancel(request_id=request_id)))
+        cancel = wire.encode(wire.CompletionCancel(request_id=request_id))
+        await self.bus.publish(wire.cancel_subject(POOL, "edge-1"), cancel)
 
 
 @asynccontextmanager
@@ -213,8 +214,10 @@ def test_a_budget_that_is_over_ends_the_request_on_both_sides() -> None:
 def test_a_worker_ends_at_the_budget_without_any_cancel() -> None:
     async def scenario() -> None:
         upstream = scripted(first_token_s=60)
-        async with cluster(upstream) as site, site.bus.subscribe("inbox") as inbox:
-            await site.send(request("r", msgspec.structs.replace(PROMPT, budget_ms=1_200)), reply="inbox")
+        async with cluster(upstream) as site, site.bus.subscribe("voice.answer.edge-1.r") as inbox:
+            await site.send(
+                request("r", msgspec.structs.replace(PROMPT, budget_ms=1_200)), reply="voice.answer.edge-1.r"
+            )
             frames = [wire.decode_answer((await anext(aiter(inbox))).payload) for _ in range(3)]
             assert [type(frame).__name__ for frame in frames] == ["AnswerBeat"] * 2 + ["AnswerFailed"]
             assert [frame.seq for frame in frames] == [0, 1, 2]
@@ -268,8 +271,8 @@ def test_draining_leaves_what_is_new_to_others_and_waits_for_what_is_under_way()
 
 def test_a_request_that_came_before_a_worker_left_its_group_is_refused() -> None:
     async def scenario() -> None:
-        async with cluster(scripted()) as site, site.bus.subscribe("inbox") as inbox:
-            await site.send(request("r"), reply="inbox")
+        async with cluster(scripted()) as site, site.bus.subscribe("voice.answer.edge-1.r") as inbox:
+            await site.send(request("r"), reply="voice.answer.edge-1.r")
             await site.worker.drain(60)
             frame = wire.decode_answer((await anext(aiter(inbox))).payload)
             assert isinstance(frame, wire.AnswerFailed)
@@ -321,7 +324,7 @@ def test_a_malformed_message_is_counted_and_the_worker_lives(payload: bytes) -> 
     async def scenario() -> None:
         async with cluster(scripted()) as site:
             await site.send(payload)
-            await site.bus.publish(wire.cancel_subject(POOL), payload[:-2])
+            await site.bus.publish(wire.cancel_subject(POOL, "edge-1"), payload[:-2])
             await turns()
             assert site.results == {"malformed": 2}
             assert await site.ask() == ANSWER
@@ -336,7 +339,7 @@ def test_no_bytes_stop_a_worker(payload: bytes) -> None:
     async def scenario() -> None:
         async with cluster(scripted()) as site:
             await site.send(payload)
-            await site.bus.publish(wire.cancel_subject(POOL), payload)
+            await site.bus.publish(wire.cancel_subject(POOL, "edge-1"), payload)
             await turns()
             assert await site.ask() == ANSWER
 
@@ -372,9 +375,9 @@ def test_a_request_that_comes_twice_is_served_once() -> None:
 @pytest.mark.parametrize("budget_ms", [-(2**60), 0, 2**60])
 def test_absurd_numbers_end_in_an_answer_or_an_error(max_tokens: int, budget_ms: int) -> None:
     async def scenario() -> None:
-        async with cluster(scripted(first_token_s=0.1)) as site, site.bus.subscribe("inbox") as inbox:
+        async with cluster(scripted(first_token_s=0.1)) as site, site.bus.subscribe("voice.answer.edge-1.r") as inbox:
             prompt = msgspec.structs.replace(PROMPT, max_tokens=max_tokens, budget_ms=budget_ms)
-            await site.send(request("r", prompt), reply="inbox")
+            await site.send(request("r", prompt), reply="voice.answer.edge-1.r")
             async for message in inbox:
                 frame = wire.decode_answer(message.payload)
                 if isinstance(frame, wire.AnswerEnd | wire.AnswerFailed):
@@ -558,8 +561,8 @@ def test_a_worker_killed_in_the_middle_of_an_answer_is_an_unreachable_cloud() ->
 def test_an_asker_who_cannot_be_reached_ends_the_request() -> None:
     class Cut(MemoryBus):
         async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
-            if subject == "inbox":
-                raise CloudUnreachableError("inbox: not connected to NATS")
+            if subject.startswith("voice.answer."):
+                raise CloudUnreachableError(f"{subject}: not connected to NATS")
             await super().publish(subject, payload, reply=reply)
 
     async def scenario() -> None:
@@ -567,7 +570,7 @@ def test_an_asker_who_cannot_be_reached_ends_the_request() -> None:
         worker = PoolWorker(bus, POOL, upstream, worker_id="w", observe=lambda result: results.update([result]))
         serving = asyncio.create_task(worker.run())
         await worker.ready.wait()
-        await bus.publish(wire.complete_subject(POOL), request("r"), reply="inbox")
+        await bus.publish(wire.complete_subject(POOL, "edge-1"), request("r"), reply="voice.answer.edge-1.r")
         await asyncio.sleep(1.5)
         assert worker.running == upstream.calls.running == 0
         assert results == {"cloud-unreachable": 1}
@@ -590,7 +593,7 @@ def test_a_bus_that_closes_ends_the_worker_with_an_error_that_says_why() -> None
         worker = PoolWorker(bus, POOL, upstream, worker_id="w")
         serving = asyncio.create_task(worker.run())
         await worker.ready.wait()
-        await bus.publish(wire.complete_subject(POOL), request("r"), reply="inbox")
+        await bus.publish(wire.complete_subject(POOL, "edge-1"), request("r"), reply="voice.answer.edge-1.r")
         await turns()
         assert worker.running == 1
         for line in bus._lines:
@@ -626,7 +629,7 @@ def test_a_worker_beats_with_what_it_has_to_do() -> None:
             quiet = wire.PoolBeat(pool=POOL, worker_id="w", model="m", running=0, max_running=4, ready=False)
             assert wire.decode_pool_beat(first.payload) == quiet
             is_ready[0] = True
-            await bus.publish(wire.complete_subject(POOL), request("r"), reply="inbox")
+            await bus.publish(wire.complete_subject(POOL, "edge-1"), request("r"), reply="voice.answer.edge-1.r")
             busy = wire.decode_pool_beat((await anext(aiter(beats))).payload)
             assert now_s() == pytest.approx(BEAT_S)
             assert busy == msgspec.structs.replace(quiet, running=1, ready=True)
@@ -695,8 +698,8 @@ async def one_worker(
 async def frames_of(bus: MemoryBus, request_id: str, payload: bytes) -> list[wire.AnyAnswerFrame]:
     """Ask and return all frames of the answer but beats."""
     heard: list[wire.AnyAnswerFrame] = []
-    async with bus.subscribe(f"inbox.{request_id}") as inbox:
-        await bus.publish(wire.complete_subject(POOL), payload, reply=f"inbox.{request_id}")
+    async with bus.subscribe(f"voice.answer.edge-1.{request_id}") as inbox:
+        await bus.publish(wire.complete_subject(POOL, "edge-1"), payload, reply=f"voice.answer.edge-1.{request_id}")
         async for message in inbox:
             frame = wire.decode_answer(message.payload)
             heard += [] if isinstance(frame, wire.AnswerBeat) else [frame]
@@ -809,8 +812,10 @@ def test_an_asker_that_falls_silent_is_lost_and_its_requests_end() -> None:
         upstream = scripted(first_token_s=60)
         async with one_worker(upstream, admitting(max_running=2, max_waiting=2)) as (bus, worker, results):
             for name in "abc":
-                await bus.publish(wire.complete_subject(POOL), asked(name, asker_id="gone"), reply="inbox")
-            await bus.publish(wire.complete_subject(POOL), asked("d"), reply="inbox")
+                await bus.publish(
+                    wire.complete_subject(POOL, "edge-1"), asked(name, asker_id="gone"), reply="voice.answer.edge-1.r"
+                )
+            await bus.publish(wire.complete_subject(POOL, "edge-1"), asked("d"), reply="voice.answer.edge-1.r")
             await asyncio.sleep(wire.ASKER_SILENCE_S - 0.1)
             assert (worker.running, worker.admission.waiting) == (2, 2)
             await asyncio.sleep(wire.ANSWER_BEAT_S + 0.1)
@@ -839,10 +844,64 @@ def test_an_asker_that_beats_is_waited_for() -> None:
 def test_beats_of_strangers_change_nothing(payload: bytes) -> None:
     async def scenario() -> None:
         async with one_worker(scripted(), admitting(max_running=2)) as (bus, worker, _):
-            await bus.publish(wire.asker_beat_subject(POOL, "w"), payload)
+            await bus.publish(wire.asker_beat_subject(POOL, "edge-1", "w"), payload)
             await turns()
             assert not worker._askers
             assert isinstance((await frames_of(bus, "a", asked("a")))[-1], wire.AnswerEnd)
+
+    run(scenario())
+
+
+def test_what_another_edge_says_of_a_request_changes_nothing() -> None:
+    async def scenario() -> None:
+        upstream = scripted(first_token_s=2.5)
+        async with one_worker(upstream, admitting(max_running=2)) as (bus, worker, results):
+            payload = asked("r", asker_id="a")
+            asking = asyncio.create_task(frames_of(bus, "r", payload))
+            await turns()
+            cancel = wire.encode(wire.CompletionCancel(request_id="r"))
+            for subject in (wire.cancel_subject(POOL, "edge-2"), wire.cancel_subject(POOL, "edge-2", "w")):
+                await bus.publish(subject, cancel)
+            heard_s = dict(worker._askers)
+            await asyncio.sleep(0.1)
+            await bus.publish(wire.asker_beat_subject(POOL, "edge-2", "w"), wire.encode(wire.AskerBeat(asker_id="a")))
+            await turns()
+            assert worker._askers == heard_s
+            assert isinstance((await asking)[-1], wire.AnswerEnd)
+            await turns()
+            assert results == {"answered": 1}
+
+    run(scenario())
+
+
+def test_two_edges_may_use_the_same_ids() -> None:
+    async def scenario() -> None:
+        async with one_worker(scripted(first_token_s=1), admitting(max_running=2)) as (bus, worker, results):
+            for edge_id in ("edge-1", "edge-2"):
+                subject = wire.complete_subject(POOL, edge_id)
+                await bus.publish(subject, asked("r"), reply=wire.answer_subject(edge_id, "r"))
+            await asyncio.sleep(0.5)
+            assert worker.running == 2
+            assert {ticket.edge_id for ticket in (r.ticket for r in worker._requests.values())} == {"edge-1", "edge-2"}
+            await asyncio.sleep(5)
+            assert results == {"answered": 2}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("reply", ["", "voice.answer.edge-2.a.r", "voice.answer.edge-1", "voice.complete.p.edge-1"])
+def test_a_worker_answers_nobody_but_the_edge_that_asked(reply: str) -> None:
+    async def scenario() -> None:
+        upstream = scripted()
+        async with one_worker(upstream, admitting(max_running=2)) as (bus, worker, results):
+            async with bus.subscribe(">") as spy:
+                await bus.publish(wire.complete_subject(POOL, "edge-1"), asked("r"), reply=reply)
+                await asyncio.sleep(2)
+                subjects = [line.subject for line in spy._waiting._queue if line]  # type: ignore[attr-defined]  # the line's own
+            assert worker.running == 0
+            assert not upstream.prompts
+            assert results == {"malformed": 1}
+            assert all(subject.startswith(("voice.beat.", "voice.complete.")) for subject in subjects)
 
     run(scenario())
 

@@ -17,13 +17,14 @@ from starlette.testclient import TestClient
 
 from coordinator import wire
 from coordinator.app import Bootstrap, check, first_policy, hear_edges, listing, open_api, run
-from coordinator.bus import MemoryBus
+from coordinator.bus import Bus, MemoryBus
 from coordinator.cluster import api
 from coordinator.fleet.bootstrap import MAX_BODY_BYTES
 from coordinator.fleet.registry import Registry
 from coordinator.fleet.tokens import TokenAuthenticator
 from coordinator.metrics import Metrics
 from coordinator.probes import probes
+from coordinator.remote import Asker
 from coordinator.routing.policy import Policy
 from coordinator.routing.router import Router
 from coordinator.settings import CoordinatorSettings, load
@@ -346,6 +347,11 @@ def test_settings_are_checked_before_anything_is_opened() -> None:
 # Chat completions
 
 
+def road() -> tuple[Bus, Asker]:
+    bus = MemoryBus()
+    return bus, Asker(bus, "coordinator")
+
+
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
@@ -357,7 +363,7 @@ def test_pools_on_offer_are_those_of_the_setting(changes: dict[str, str], names:
     key = "k" * 16
     settings = CoordinatorSettings(api_keys=key, **changes)
     router = Router(first_policy(settings), None)
-    routes = open_api(settings, MemoryBus(), router, Metrics(CollectorRegistry()))
+    routes = open_api(settings, *road(), router, Metrics(CollectorRegistry()))
     with TestClient(Starlette(routes=routes)) as client:
         listed = client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
         assert client.get("/v1/models").status_code == 401
@@ -366,7 +372,7 @@ def test_pools_on_offer_are_those_of_the_setting(changes: dict[str, str], names:
 
 def test_without_pools_there_is_no_endpoint() -> None:
     settings = CoordinatorSettings(api_pools="")
-    assert open_api(settings, MemoryBus(), Router(first_policy(settings), None), Metrics(CollectorRegistry())) == []
+    assert open_api(settings, *road(), Router(first_policy(settings), None), Metrics(CollectorRegistry())) == []
 
 
 def test_first_policy_prefers_the_pools_named_first() -> None:
@@ -379,4 +385,4 @@ def test_first_policy_prefers_the_pools_named_first() -> None:
 def test_keys_and_pools_that_cannot_be_used_are_a_config_error(changes: dict[str, str]) -> None:
     settings = CoordinatorSettings(**changes)
     with pytest.raises(ConfigError):
-        open_api(settings, MemoryBus(), Router(Policy(), None), Metrics(CollectorRegistry()))
+        open_api(settings, *road(), Router(Policy(), None), Metrics(CollectorRegistry()))

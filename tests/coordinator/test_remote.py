@@ -53,8 +53,8 @@ class Pool:
     @asynccontextmanager
     async def served(self) -> AsyncGenerator[None, None]:
         async with (
-            self._bus.subscribe(wire.complete_subject(POOL), queue=POOL) as requests,
-            self._bus.subscribe(wire.cancel_subject(POOL)) as cancels,
+            self._bus.subscribe(wire.complete_subject(POOL, "*"), queue=POOL) as requests,
+            self._bus.subscribe(wire.cancel_subject(POOL, "*")) as cancels,
             asyncio.TaskGroup() as tasks,
         ):
             serving = tasks.create_task(self._serve(requests))
@@ -527,14 +527,14 @@ def test_an_asker_beats_to_who_answers_it_and_to_nobody_else() -> None:
         pool = Pool(bus, [(0.1, wire.AnswerBeat(seq=0, worker_id="w1"))])
         async with (
             pool.served(),
-            bus.subscribe("voice.beat.asker.>") as beats,
+            bus.subscribe("voice.asking.>") as beats,
             Asker.open(bus, "edge-1") as asker,
         ):
             asking = [asyncio.create_task(ask(remote(bus, asker))) for _ in range(5)]
             await asyncio.sleep(1.9)
             heard = [await anext(aiter(beats)) for _ in range(beats._waiting.qsize())]  # type: ignore[attr-defined]  # the line's own
             assert [(beat.subject, wire.decode_asker_beat(beat.payload).asker_id) for beat in heard] == [
-                (wire.asker_beat_subject(POOL, "w1"), asker.id)
+                (wire.asker_beat_subject(POOL, "edge-1", "w1"), asker.id)
             ]
             for task in asking:
                 task.cancel()
@@ -549,7 +549,7 @@ def test_a_known_worker_is_cancelled_by_name_and_the_others_are_left_alone() -> 
     async def scenario() -> None:
         bus = MemoryBus()
         pool = Pool(bus, [(0.1, wire.AnswerDelta(seq=0, worker_id="w1", text="一"))])
-        async with pool.served(), bus.subscribe(wire.worker_cancel_subject(POOL, "w1")) as cancels:
+        async with pool.served(), bus.subscribe(wire.cancel_subject(POOL, "edge-1", "w1")) as cancels:
             async with aclosing(remote(bus).complete(PROMPT)) as deltas:
                 await anext(deltas)
             cancel = wire.decode_cancel((await anext(aiter(cancels))).payload)
@@ -581,7 +581,7 @@ class Crew:
                 task.cancel()
 
     async def _serve(self, name: str, is_shared: bool) -> None:  # a test's own
-        subject = wire.complete_subject(POOL) if is_shared else wire.worker_complete_subject(POOL, name)
+        subject = wire.complete_subject(POOL, "*", "" if is_shared else name)
         async with self._bus.subscribe(subject, queue=POOL if is_shared else "") as requests:
             async for request in requests:
                 self.asked.append(name)
@@ -683,7 +683,7 @@ def test_a_worker_is_told_who_asks_how_urgently_and_for_how_long() -> None:
             )
             await ask(completer)
         (request,) = pool.requests
-        assert (request.edge_id, request.priority, request.first_token_ms) == ("edge-1", wire.PRELOAD, 1_200)
+        assert (request.priority, request.first_token_ms) == (wire.PRELOAD, 1_200)
 
     run(scenario())
 

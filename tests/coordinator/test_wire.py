@@ -16,7 +16,7 @@ PROMPT = Prompt(turn_id="t", messages=(Message(role="user", text="水的沸点�
 
 MESSAGES: list[tuple[Callable[[bytes], msgspec.Struct], msgspec.Struct]] = [
     (wire.decode_request, wire.CompletionRequest(request_id="r", prompt=PROMPT)),
-    (wire.decode_request, wire.CompletionRequest(request_id="r", prompt=PROMPT, edge_id="e", asker_id="a", priority=1)),
+    (wire.decode_request, wire.CompletionRequest(request_id="r", prompt=PROMPT, asker_id="a", priority=1)),
     (wire.decode_cancel, wire.CompletionCancel(request_id="r")),
     (wire.decode_asker_beat, wire.AskerBeat(asker_id="a")),
     (wire.decode_answer, wire.AnswerBeat(seq=0, worker_id="w")),
@@ -70,11 +70,11 @@ def test_hostile_bytes_are_refused(payload: bytes) -> None:
         wire.decode_cancel(payload)
 
 
-def test_a_request_of_before_edges_said_who_they_are_is_a_live_turn_of_nobody() -> None:
+def test_a_request_that_says_no_more_than_its_prompt_is_a_live_turn_of_an_asker_that_does_not_beat() -> None:
     older = {"request_id": "r", "prompt": msgspec.to_builtins(PROMPT)}
     request = wire.decode_request(msgspec.msgpack.encode(older))
     assert request == wire.CompletionRequest(request_id="r", prompt=PROMPT)
-    assert (request.edge_id, request.asker_id, request.priority) == ("", "", wire.TURN)
+    assert (request.asker_id, request.priority) == ("", wire.TURN)
 
 
 def test_a_reply_cannot_pass_for_another_kind() -> None:
@@ -83,13 +83,13 @@ def test_a_reply_cannot_pass_for_another_kind() -> None:
 
 
 SUBJECTS = [
-    (wire.complete_subject("qwen-14b"), "voice.complete.qwen-14b"),
-    (wire.cancel_subject("qwen-14b"), "voice.cancel.qwen-14b"),
+    (wire.complete_subject("qwen-14b", "edge-1"), "voice.complete.qwen-14b.edge-1"),
+    (wire.cancel_subject("qwen-14b", "*"), "voice.cancel.qwen-14b.*"),
     (wire.answer_subject("edge-1", "r_1"), "voice.answer.edge-1.r_1"),
     (wire.inbox_subject("edge-1", "a_1"), "voice.answer.edge-1.a_1.*"),
-    (wire.worker_complete_subject("qwen-14b", "w"), "voice.complete.qwen-14b.w"),
-    (wire.worker_cancel_subject("qwen-14b", "w"), "voice.cancel.qwen-14b.w"),
-    (wire.asker_beat_subject("qwen-14b", "w"), "voice.beat.asker.qwen-14b.w"),
+    (wire.complete_subject("qwen-14b", "edge-1", "w"), "voice.complete.qwen-14b.edge-1.w"),
+    (wire.cancel_subject("qwen-14b", "edge-1", "w"), "voice.cancel.qwen-14b.edge-1.w"),
+    (wire.asker_beat_subject("qwen-14b", "*", "w"), "voice.asking.qwen-14b.*.w"),
     (wire.edge_beat_subject("edge-1"), "voice.beat.edge.edge-1"),
     (wire.edge_beat_subject("*"), "voice.beat.edge.*"),
     (wire.pool_beat_subject("p", "w"), "voice.beat.pool.p.w"),
@@ -110,9 +110,42 @@ def test_subjects_are_those_of_the_table(made: str, expected: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "*", ">", "a\r\nPUB", "十", "x" * 65])
 def test_a_name_that_could_reach_another_subject_is_refused(name: str) -> None:
-    for make in (wire.complete_subject, wire.cancel_subject, lambda name: wire.answer_subject("e", name)):
+    for make in (
+        lambda name: wire.complete_subject(name, "e"),
+        lambda name: wire.cancel_subject("p", "e" + name if name else "a.b"),
+        lambda name: wire.asker_beat_subject("p", "e", name or " "),
+        lambda name: wire.answer_subject("e", name),
+    ):
         with pytest.raises(ConfigError, match="NATS subject"):
             make(name)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        wire.complete_subject("p", "edge-1"),
+        wire.complete_subject("p", "edge-1", "w"),
+        wire.cancel_subject("p", "edge-1"),
+        wire.asker_beat_subject("p", "edge-1", "w"),
+    ],
+)
+def test_who_asks_is_read_from_the_subject(subject: str) -> None:
+    assert wire.edge_of(subject) == "edge-1"
+
+
+@pytest.mark.parametrize(
+    ("subject", "is_its_own"),
+    [
+        (wire.answer_subject("edge-1", "r"), True),
+        (wire.inbox_subject("edge-1", "a"), True),
+        (wire.answer_subject("edge-10", "r"), False),
+        ("voice.answer.edge-1", False),
+        ("voice.complete.p.edge-1", False),
+        ("", False),
+    ],
+)
+def test_an_answer_goes_to_nobody_else(subject: str, is_its_own: bool) -> None:
+    assert wire.is_answer_to("edge-1", subject) is is_its_own
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "**", ">", "a\r\nPUB", "十", "x" * 65])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import signal
 from collections.abc import AsyncGenerator
@@ -21,6 +23,7 @@ from coordinator.policy_store import POLICY_KEEPING
 from coordinator.wire import POLICY_BUCKET, POLICY_KEY
 from manifests.processes import Child, Children, accepts_connections, children, free_ports
 from manifests.servers import nats_server, program
+from models.errors import ConfigError
 from tests.real_time import run
 
 CONFIGURATION = (Path(__file__).parents[2] / "manifests/base/nats-hub/nats-hub.conf").read_text()
@@ -58,6 +61,17 @@ class Hub:
             yield bus
 
 
+def configured(folder: Path, users: list[User], port: int, link: int) -> None:
+    """Write what we ship with this folder and these ports in it."""
+    (folder / "users.conf").write_text(users_text(users))
+    conf = CONFIGURATION
+    own = {"port: 4222": f"host: 127.0.0.1, port: {port}", "http_port: 8222": "", "/data": str(folder / "hub")}
+    for ours, here in (own | {"port: 7422": f"host: 127.0.0.1, port: {link}"}).items():
+        assert ours in conf
+        conf = conf.replace(ours, here)
+    (folder / "hub.conf").write_text(conf)
+
+
 @asynccontextmanager
 async def hub(folder: Path) -> AsyncGenerator[Hub, None]:
     users: list[User] = []
@@ -66,14 +80,8 @@ async def hub(folder: Path) -> AsyncGenerator[Hub, None]:
         for name in EDGES if role is Role.EDGE else (role.value,):
             seeds[name], key = new_seed()
             users = added(users, User(role=role, name=name, key=key))
-    (folder / "users.conf").write_text(users_text(users))
     port, link, *leaf_ports = free_ports(2 + len(EDGES))
-    conf = CONFIGURATION
-    own = {"port: 4222": f"host: 127.0.0.1, port: {port}", "http_port: 8222": "", "/data": str(folder / "hub")}
-    for ours, here in (own | {"port: 7422": f"host: 127.0.0.1, port: {link}"}).items():
-        assert ours in conf
-        conf = conf.replace(ours, here)
-    (folder / "hub.conf").write_text(conf)
+    configured(folder, users, port, link)
     async with children(folder) as group:
         url = f"nats://127.0.0.1:{port}"
         await started(group, folder, url)
@@ -101,22 +109,27 @@ async def started(group: Children, folder: Path, url: str) -> None:
 # A subject, who says it, and who of the others hears it; everybody listens to it.
 WHO = ("cloud", "coordinator", "operator", "@edge-1", "@edge-2")
 TABLE: list[tuple[str, str, set[str]]] = [
-    ("voice.complete.qwen-14b", "@edge-1", {"cloud", "operator"}),
-    ("voice.cancel.qwen-14b.w1", "@edge-2", {"cloud", "operator"}),
-    ("voice.beat.asker.qwen-14b.w1", "@edge-1", {"cloud", "operator"}),
+    ("voice.complete.qwen-14b.edge-1", "@edge-1", {"cloud", "operator"}),
+    ("voice.cancel.qwen-14b.edge-2.w1", "@edge-2", {"cloud", "operator"}),
+    ("voice.asking.qwen-14b.edge-1.w1", "@edge-1", {"cloud", "operator"}),
     ("voice.answer.edge-1.a.r", "cloud", {"@edge-1", "operator"}),
     ("voice.answer.edge-2.r", "cloud", {"@edge-2", "operator"}),
     ("voice.beat.pool.qwen-14b.w1", "cloud", {"coordinator", "operator", "@edge-1", "@edge-2"}),
     ("voice.beat.edge.edge-1", "@edge-1", {"coordinator", "operator"}),
     ("voice.turn.edge-1.t1", "@edge-1", {"operator"}),
-    ("voice.complete.qwen-14b", "coordinator", {"cloud", "operator"}),
+    ("voice.complete.qwen-14b.coordinator", "coordinator", {"cloud", "operator"}),
     # What nobody may
     ("voice.turn.edge-2.t1", "@edge-1", set()),
     ("voice.beat.edge.edge-2", "@edge-1", set()),
+    ("voice.complete.qwen-14b.edge-2", "@edge-1", set()),
+    ("voice.complete.qwen-14b.edge-2.w1", "@edge-1", set()),
+    ("voice.cancel.qwen-14b.edge-2", "@edge-1", set()),
+    ("voice.asking.qwen-14b.edge-2.w1", "@edge-1", set()),
+    ("voice.complete.qwen-14b.edge-2", "coordinator", set()),
     ("voice.answer.edge-2.a.r", "@edge-1", set()),
     ("voice.beat.pool.qwen-14b.w1", "@edge-1", set()),
     ("voice.seam.edge-1.up", "@edge-1", set()),
-    ("voice.complete.qwen-14b", "cloud", set()),
+    ("voice.complete.qwen-14b.edge-1", "cloud", set()),
     ("voice.answer.edge-1.a.r", "coordinator", set()),
     ("voice.turn.edge-1.t1", "operator", set()),
 ]
@@ -190,10 +203,10 @@ def test_an_edge_whose_key_is_taken_away_is_out_after_a_restart_and_the_others_a
     async def scenario() -> None:
         async with hub(tmp_path) as here, here.as_("cloud") as cloud:
 
-            async def crosses(edge: NatsBus) -> bool:
-                async with cloud.subscribe("voice.complete.qwen-14b") as line:
+            async def crosses(edge: NatsBus, name: str) -> bool:
+                async with cloud.subscribe("voice.complete.qwen-14b.*") as line:
                     await asyncio.sleep(SETTLE_S)
-                    await edge.publish("voice.complete.qwen-14b", b"x")
+                    await edge.publish(f"voice.complete.qwen-14b.{name}", b"x")
                     try:
                         async with asyncio.timeout(SETTLE_S):
                             await anext(aiter(line))
@@ -202,14 +215,14 @@ def test_an_edge_whose_key_is_taken_away_is_out_after_a_restart_and_the_others_a
                     return True
 
             async with here.as_("@edge-1") as stolen, here.as_("@edge-2") as other:
-                assert await crosses(stolen)
+                assert await crosses(stolen, "edge-1")
                 (here.folder / "users.conf").write_text(users_text(revoked(here.users, "edge-1")))
                 await here.restart()
                 async with asyncio.timeout(30):
-                    while not (cloud.is_connected and await crosses(other)):  # noqa: ASYNC110 - nobody tells
+                    while not (cloud.is_connected and await crosses(other, "edge-2")):  # noqa: ASYNC110 - nobody tells
                         await asyncio.sleep(0.05)
-                assert not await crosses(stolen)
-                assert not await crosses(stolen), "it does not come back"
+                assert not await crosses(stolen, "edge-1")
+                assert not await crosses(stolen, "edge-1"), "it does not come back"
 
 
 def test_a_client_whose_key_is_taken_away_is_cut_at_the_reload(tmp_path: Path) -> None:
@@ -223,3 +236,26 @@ def test_a_client_whose_key_is_taken_away_is_cut_at_the_reload(tmp_path: Path) -
             assert operator.is_connected
 
     run(scenario(), timeout_s=120)
+
+
+def test_a_hub_without_keys_lets_nobody_in(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        port, link = free_ports(2)
+        configured(tmp_path, [], port, link)
+        async with children(tmp_path) as group:
+            url = f"nats://127.0.0.1:{port}"
+            await started(group, tmp_path, url)
+            for seed in (None, new_seed()[0]):
+                with pytest.raises(ConfigError, match=r"may this user in|EDGE_NATS|NKEY"):
+                    async with NatsBus.connect(url, name="nobody", nkey_seed=seed, connect_s=1.0):
+                        pass
+
+    run(scenario(), timeout_s=60)
+
+
+def test_the_key_that_keeps_an_empty_hub_shut_is_a_hash_that_nobody_has_the_seed_of() -> None:
+    import nkeys
+
+    raw = bytes([nkeys.PREFIX_BYTE_USER]) + hashlib.sha256(b"xiaozhi-fleet: a key that nobody has").digest()
+    key = base64.b32encode(raw + int(nkeys.crc16(raw)).to_bytes(2, "little")).decode().rstrip("=")
+    assert f"nkey: {key} }}" in CONFIGURATION

@@ -51,7 +51,7 @@ def test_a_message_crosses_the_leaf_both_ways(tmp_path: Path) -> None:
                 NatsBus.connect(nats.hub_url, name="cloud", nkey_seed=seed) as cloud,
                 NatsBus.connect(nats.leaf_url, name="edge") as edge,
             ):
-                ways = ((edge, cloud, "voice.complete.qwen-14b"), (cloud, edge, "voice.answer.edge-1.a"))
+                ways = ((edge, cloud, "voice.complete.qwen-14b.edge-1"), (cloud, edge, "voice.answer.edge-1.a"))
                 for sender, receiver, subject in ways:
                     async with receiver.subscribe(subject) as line:
                         heard = asyncio.create_task(anext(aiter(line)))
