@@ -102,7 +102,7 @@ def hierarchy(road: RemoteCompleter) -> Hierarchy:
     """Return an edge's hierarchy whose one pool lies at the end of the road; nothing is remembered."""
     terms = PoolTerms(name=POOL, strength=1.0)
     policy = Policy(threshold=0.0, first_token_ms=5000, pools=(terms,))
-    return Hierarchy(ScriptedCompleter(), {POOL: road}, AnswerCache(Ladder([])), Router(policy, None))
+    return Hierarchy(ScriptedCompleter(), {POOL: road}, AnswerCache(Ladder()), Router(policy, None))
 
 
 def results_of(

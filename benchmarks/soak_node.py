@@ -103,12 +103,11 @@ async def node(max_devices: int, parts: Engines) -> AsyncGenerator[SoakNode, Non
             "auth": "off",
             "end_silence_ms": END_SILENCE_MS,
             "hint_silence_ms": HINT_SILENCE_MS,
-            "speech_cache_mib": 1,
             "stage_tolerance": TOLERANCE,
         }
     )
     bus, metrics, outcomes = MemoryBus(), Metrics(CollectorRegistry()), Counter[str]()
-    ladder = Ladder([MemoryTier(max_entries=CACHED_ANSWERS)], observe=metrics.observe_cache)
+    ladder = Ladder(MemoryTier(max_entries=CACHED_ANSWERS, max_bytes=1 << 20), observe=metrics.observe_cache)
     async with AsyncExitStack() as stack:
         router = await stack.enter_async_context(routed(settings, metrics))
         brain = await stack.enter_async_context(

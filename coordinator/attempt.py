@@ -15,6 +15,7 @@ from coordinator.turns import RoutingDecision
 from models.engines import Completer
 from models.errors import CompletionError, DeadlineError, OverloadedError
 from models.prompts import CompletionDelta, Prompt
+from models.stopping import stopped
 
 AHEAD = 64
 """Pieces kept for a reader that is elsewhere; then the completer waits. A whole short answer."""
@@ -110,16 +111,7 @@ class Attempt:
     async def close(self) -> None:
         """Stop and return once nothing runs, whatever it raised; being cancelled meanwhile is raised only then."""
         self.drop()
-        interrupted: asyncio.CancelledError | None = None
-        while not self._task.done():
-            try:
-                await asyncio.wait([self._task])
-            except asyncio.CancelledError as again:
-                interrupted = again
-        if not self._task.cancelled():
-            self._task.exception()
-        if interrupted is not None:
-            raise interrupted
+        await stopped(self._task)
 
     async def next(self, *, stall_s: float = inf, lag_s: float = inf) -> CompletionDelta | None:
         """Return the next piece, None at the end; raise the error it ended with.

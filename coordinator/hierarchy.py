@@ -17,7 +17,7 @@ from dataclasses import replace as changed
 from msgspec.structs import replace
 
 from coordinator.attempt import Attempt
-from coordinator.cache.answers import AnswerCache
+from coordinator.cache.answers import AnswerCache, Remembered
 from coordinator.clauses import speech_s
 from coordinator.continuation import continued
 from coordinator.first_clause import draft
@@ -33,6 +33,8 @@ STALL_S = 2.0
 """A cloud that has begun may pause this long between two tokens, or its first-token time if that is longer. A busy pool takes 0.1 s."""
 LAG_S = 1.2
 """A listener who has heard all may wait this long while tokens trickle in, or the first-token time if that is longer. A guess."""
+BEING_WRITTEN = "being-written"
+"""Reason of a turn that hears what somebody else is answered."""
 
 
 def _ignore(_decision: RoutingDecision) -> None:
@@ -65,14 +67,44 @@ class Hierarchy:
         self._desk = Desk(edge, self.pools, router, conditions, observe, doubt_threshold)
 
     async def complete(self, prompt: Prompt) -> AsyncGenerator[CompletionDelta, None]:
-        """Yield the answer from the cheapest place that can give it; raise CompletionError when no place can."""
+        """Yield the answer from the cheapest place that can give it; raise CompletionError when no place can.
+
+        Who asks what somebody else is being answered hears that answer from its beginning.
+        """
+        key = self._cache.key(prompt)
         remembered = await self._cache.get(prompt)
         decision = self._decide(prompt)
         if remembered is not None:
-            self._desk.observe(replace(decision, tier=Tier.CACHE, pool="", reason="remembered"))
-            yield CompletionDelta(text=remembered.text, model=remembered.model)
+            yield self._recalled(decision, remembered)
             return
+        if key is None:
+            answer = self._write(prompt, decision)
+        else:
+            if key in self._cache.flights:
+                self._desk.observe(replace(decision, tier=Tier.CACHE, pool="", reason=BEING_WRITTEN))
+            answer = self._cache.flights.join(key, lambda: self._write_once(key, prompt, decision))
+        async with aclosing(answer) as deltas:
+            async for delta in deltas:
+                yield delta
 
+    async def _write_once(
+        self, key: str, prompt: Prompt, decision: RoutingDecision
+    ) -> AsyncGenerator[CompletionDelta, None]:
+        """Yield an answer that only one node at a time writes."""
+        async with self._cache.making(key) as made_elsewhere:
+            if made_elsewhere is not None:
+                yield self._recalled(decision, made_elsewhere)
+                return
+            async with aclosing(self._write(prompt, decision)) as deltas:
+                async for delta in deltas:
+                    yield delta
+
+    def _recalled(self, decision: RoutingDecision, remembered: Remembered) -> CompletionDelta:
+        self._desk.observe(replace(decision, tier=Tier.CACHE, pool="", reason="remembered"))
+        return CompletionDelta(text=remembered.text, model=remembered.model, is_kept=True)
+
+    async def _write(self, prompt: Prompt, decision: RoutingDecision) -> AsyncGenerator[CompletionDelta, None]:
+        """Yield a new answer and remember it."""
         answer, model = "", ""
         last = decision
 
@@ -86,8 +118,8 @@ class Hierarchy:
                 answer += delta.text
                 model = model or delta.model
                 yield delta
-        if last.tier is decision.tier or last.reason == DOUBTS:
-            await self._cache.put(prompt, answer, model)
+        if (last.tier is decision.tier or last.reason == DOUBTS) and self._cache.put(prompt, answer, model):
+            yield CompletionDelta(text="", is_kept=True)
 
     def _decide(self, prompt: Prompt) -> RoutingDecision:
         policy = self._desk.routes.policy_for(prompt.device_id)

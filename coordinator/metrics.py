@@ -28,7 +28,6 @@ class Metrics:
         self.inference_errors = Counter(
             "model_inference_errors", "Turns that failed, by stage and error code", ["stage", "code"], registry=registry
         )
-        self.cache_hit_rate = Gauge("cache_hit_rate", "Share of cache look-ups answered, in [0, 1]", registry=registry)
         self.queue_size = Gauge("processing_queue_size", "Calls waiting for an engine", ["stage"], registry=registry)
         self.turns = Counter("voice_turns", "Finished turns", ["outcome", "tier"], registry=registry)
         self.turns_running = Gauge("voice_brain_turns_running", "Turns under way in this brain", registry=registry)
@@ -55,16 +54,26 @@ class Metrics:
         self.cloud_requests = Counter(
             "voice_cloud_requests", "Requests this worker took, by result", ["result"], registry=registry
         )
-        self.cache_requests = Counter(
-            "voice_cache_requests", "Look-ups by tier and result", ["tier", "result"], registry=registry
-        )
         self.edges_alive = Gauge("voice_edges_alive", "Edges heard of lately", registry=registry)
         Gauge("voice_build_info", "Version of this process", ["version"], registry=registry).labels(installed()).set(1)
-        self._looked_up = 0
-        self._hits = 0
+        self._add_cache(registry)
         self._add_speaking(registry)
         self._add_doors(registry)
         self._add_routing(registry)
+
+    def _add_cache(self, registry: CollectorRegistry) -> None:
+        """Add what tells how much is remembered."""
+        self._looked_up = 0
+        self._hits = 0
+        self.cache_hit_rate = Gauge("cache_hit_rate", "Share of cache look-ups answered, in [0, 1]", registry=registry)
+        self.cache_requests = Counter(
+            "voice_cache_requests",
+            "Look-ups and writes by tier, kind of value and result",
+            ["tier", "kind", "result"],
+            registry=registry,
+        )
+        self.cache_bytes = Gauge("voice_cache_bytes", "What a tier of this process holds", ["tier"], registry=registry)
+        self.cache_entries = Gauge("voice_cache_entries", "Values a tier holds", ["tier"], registry=registry)
 
     def _add_speaking(self, registry: CollectorRegistry) -> None:
         """Add what tells how near its limits a brain is."""
@@ -76,7 +85,6 @@ class Metrics:
             ["source"],
             registry=registry,
         )
-        self.speech_cache_bytes = Gauge("voice_speech_cache_bytes", "Speech kept as packets", registry=registry)
         self.encoding_level = Gauge(
             "voice_encoding_level", "0 is the best quality of speech, more is cheaper", registry=registry
         )
@@ -120,9 +128,9 @@ class Metrics:
             self.first_audio_seconds.labels(tier).observe(seconds)
             self.http_seconds.labels("voice-turn", "TURN", record.outcome).observe(seconds)
 
-    def observe_cache(self, tier: str, result: str) -> None:
-        """Count a look-up in one tier; the ladder's overall rate follows from the first tier's questions."""
-        self.cache_requests.labels(tier, result).inc()
+    def observe_cache(self, kind: str, tier: str, result: str) -> None:
+        """Count a look-up in, or a write to, one tier; the ladder's overall rate follows from the first tier's questions."""
+        self.cache_requests.labels(tier, kind, result).inc()
         self._looked_up += tier == "memory"
         self._hits += result == "hit"
         if self._looked_up:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,10 +15,6 @@ from prometheus_client import CollectorRegistry
 from coordinator import wire
 from coordinator.buckets import JetStreamBucket
 from coordinator.bus import Bus, MemoryBus, NatsBus
-from coordinator.cache.ladder import CacheTier, Ladder
-from coordinator.cache.memory import MemoryTier
-from coordinator.cache.object_store import ObjectStoreTier
-from coordinator.cache.redis_tier import RedisTier
 from coordinator.fleet.tokens import TokenAuthenticator
 from coordinator.jetstream import JetStream
 from coordinator.metrics import Metrics
@@ -32,6 +28,7 @@ from edge.gateway.session import SessionOptions as DeviceOptions
 from edge.gateway.vision_tokens import VisionTokens
 from edge.looking import looking, offers, vision_tokens
 from edge.observers import GatewayMetrics
+from edge.remembering import remembering
 from edge.routing import asking, routed
 from edge.settings import MIN_SECRET_CHARS, EdgeSettings
 from models.errors import CloudUnreachableError, ConfigError
@@ -103,8 +100,7 @@ class _Node:
         async with AsyncExitStack() as stack:
             engines = await load_engines(self.settings, observe_wait)
             stack.push_async_callback(engines.close)
-            tiers = [MemoryTier(), *[await stack.enter_async_context(tier) for tier in _far_tiers(self.settings)]]
-            ladder = Ladder(tiers, observe=self.metrics.observe_cache)
+            ladder = await stack.enter_async_context(remembering(self.settings, self.metrics))
             router = await stack.enter_async_context(routed(self.settings, self.metrics, self._policies()))
             roads = await stack.enter_async_context(asking(self.settings, self.nats, router))
             brain = await stack.enter_async_context(
@@ -168,21 +164,6 @@ class _Node:
 
 def _observe_wait(metrics: Metrics, slot: str, seconds: float) -> None:
     metrics.slot_wait_seconds.labels(slot).observe(seconds)
-
-
-def _far_tiers(settings: EdgeSettings) -> list[AbstractAsyncContextManager[CacheTier]]:
-    """Return the cache tiers beyond this process that the settings name."""
-    tiers: list[AbstractAsyncContextManager[CacheTier]] = []
-    if settings.redis_url:
-        tiers.append(RedisTier.connect(settings.redis_url))
-    if settings.s3_url:
-        secret_key = settings.s3_secret_key.get_secret_value()
-        tiers.append(
-            ObjectStoreTier.connect(
-                settings.s3_url, settings.s3_bucket, access_key=settings.s3_access_key, secret_key=secret_key
-            )
-        )
-    return tiers
 
 
 def _authenticator(settings: EdgeSettings) -> Authenticator:

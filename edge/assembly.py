@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from coordinator.bus import Bus
-from coordinator.cache.answers import AnswerCache
 from coordinator.cache.ladder import Ladder
 from coordinator.hierarchy import Hierarchy
 from coordinator.metrics import Metrics
@@ -18,13 +17,15 @@ from coordinator.turns import RoutingDecision
 from edge.brain.brain import Brain
 from edge.brain.conversation import Limits as DialogueLimits
 from edge.brain.groups import groups_from_json
-from edge.brain.packets import PacketCache
+from edge.brain.packets import SpeechMemory
 from edge.brain.pipeline import Pipeline
 from edge.brain.segmenter import Endpointing
 from edge.brain.session import SessionOptions
 from edge.brain.speaker import Speaker
+from edge.brain.spoken_answers import SpokenAnswers
 from edge.engines import Engines
 from edge.observers import BrainMetrics
+from edge.remembering import answers
 from edge.routing import Roads, count_decision
 from edge.settings import EdgeSettings
 from models.errors import OverloadedError, RecognitionError, SynthesisError, VoiceError
@@ -35,7 +36,6 @@ from models.slots import Slots
 
 LEEWAY = 4
 """How many times a stage's limit those who were let in may use: they are served, only nobody new comes in."""
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +74,24 @@ async def assembled(
     metrics: Metrics,
 ) -> AsyncGenerator[Brain, None]:
     """Yield a brain that is not running yet; its voices are closed when this is left. Raises ConfigError."""
+
+    def observe(decision: RoutingDecision) -> None:
+        brain.observe_decision(decision)
+        count_decision(metrics, hierarchy, decision)
+
     stages = intakes(settings.stage_tolerance)
-    speaker = _speaker(settings, engines, stages, metrics)
+    speaker = _speaker(settings, engines, stages, ladder, metrics)
+    remembered = answers(settings, ladder)
     hierarchy = Hierarchy(
         Sightless(LimitedCompleter(engines.completer, stages.llm)),
         roads,
-        AnswerCache(ladder if settings.answer_cache else Ladder([]), f"{settings.llm_name}|{settings.pool}"),
+        remembered,
         router,
         conditions=lambda: Conditions(cloud_reachable=nats.is_connected),
         doubt_threshold=settings.doubt_below,
-        observe=lambda decision: observe(decision),  # noqa: PLW0108 - what observes is made of this
+        observe=observe,
     )
+    spoken = SpokenAnswers(ladder, remembered, voice=engines.voice, qualities=speaker.qualities, observe=observe)
     brain = Brain(
         seam_bus,
         node_id=settings.node_id,
@@ -92,18 +99,13 @@ async def assembled(
         brain_id=f"{settings.node_id}-brain",
         detector=engines.detector,
         turn_detector=engines.turn_detector,
-        pipeline=Pipeline(LimitedRecognizer(engines.recognizer, stages.asr), hierarchy, speaker),
+        pipeline=Pipeline(LimitedRecognizer(engines.recognizer, stages.asr), hierarchy, speaker, spoken),
         options=session_options(settings),
         max_sessions=settings.max_devices,
         is_overloaded=lambda: stages.are_full,
         observer=BrainMetrics(metrics),
         records=nats,
     )
-
-    def observe(decision: RoutingDecision) -> None:
-        brain.observe_decision(decision)
-        count_decision(metrics, hierarchy, decision)
-
     _show(metrics, brain, engines, stages, speaker)
     try:
         yield brain
@@ -111,13 +113,13 @@ async def assembled(
         await speaker.close()
 
 
-def _speaker(settings: EdgeSettings, engines: Engines, stages: Intakes, metrics: Metrics) -> Speaker:
+def _speaker(settings: EdgeSettings, engines: Engines, stages: Intakes, ladder: Ladder, metrics: Metrics) -> Speaker:
     return Speaker(
         LimitedSynthesizer(engines.synthesizer, stages.tts),
         voice=engines.voice,
         words=engines.words,
         slots=Slots("opus", settings.encode_threads, max_waiting=8 * settings.max_devices, refusal=SynthesisError),
-        cache=PacketCache(max_bytes=settings.speech_cache_mib * _MIB),
+        memory=SpeechMemory(ladder),
         observe=lambda source: metrics.speech_sources.labels(source).inc(),
     )
 
@@ -148,5 +150,4 @@ def _show(metrics: Metrics, brain: Brain, engines: Engines, stages: Intakes, spe
     for stage, intake in {"asr": stages.asr, "llm": stages.llm, "tts": stages.tts}.items():
         metrics.stage_limit.labels(stage).set_function(partial(getattr, intake, "limit"))
         metrics.stage_inflight.labels(stage).set_function(partial(getattr, intake, "inflight"))
-    metrics.speech_cache_bytes.set_function(lambda: speaker.cache.bytes)
     metrics.encoding_level.set_function(lambda: speaker.quality.level)

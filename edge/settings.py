@@ -100,8 +100,6 @@ class EdgeSettings(ProcessSettings):
     llm_threads: int = Field(default_factory=_half_the_cores, ge=1, le=64)
     """Half the cores when not set: llama.cpp's threads wait for each other at every step, so one that has to share its core stalls all."""
     tts_threads: int = Field(2, ge=1, le=64)
-    speech_cache_mib: int = Field(64, ge=0, le=65536)
-    """Spoken sentences kept in memory as Opus packets; 64 MiB are about 4 hours of speech."""
     encode_threads: int = Field(1, ge=1, le=64)
     """Threads that encode Opus: one encodes for 150 devices."""
     scripted_first_token_s: float = Field(0.2, ge=0, le=60)
@@ -153,8 +151,15 @@ class EdgeSettings(ProcessSettings):
 
     answer_cache: bool = True
     """Whether answers are remembered; off for load tests in which everybody says the same."""
+    cache_scope: Literal["all", "group", "device"] = "all"
+    """For whom an answer is remembered: everybody, the edges of the same EDGE_REGION, or the device that asked."""
+    cache_mib: int = Field(64, ge=0, le=65536)
+    """First cache tier, this process's memory: answers and spoken sentences as Opus packets; 64 MiB are about 4 hours of speech."""
+    cache_config: Path | None = None
+    """File with CACHE_CONFIG: L1_memory, L2_redis, L3_storage, each with size, ttl and types. All kinds for 300 s, 1 h and 24 h when not set;
+    a node with neither Redis nor S3 keeps everything as long as it has room."""
     redis_url: str = ""
-    """Second cache tier, e.g. redis://redis:6379/0; none when empty."""
+    """Second cache tier, e.g. redis://redis:6379/0, or redis+cluster://node:6379 for a cluster; none when empty."""
     s3_url: str = ""
     """Third cache tier, e.g. http://object-store:8333; none when empty."""
     s3_bucket: str = "xiaozhi-cache"

@@ -63,3 +63,5 @@ class CompletionDelta(msgspec.Struct, frozen=True, kw_only=True):
     """Set on the last delta by engines that count."""
     logprobs: tuple[float, ...] = ()
     """Natural log-probability of each token behind ``text`` before sampling changed it, by engines that tell; at most 0."""
+    is_kept: bool = False
+    """Set on the last delta of an answer that is remembered: others who ask the same are told the same words."""

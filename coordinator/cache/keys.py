@@ -10,6 +10,7 @@ import hashlib
 import re
 import unicodedata
 
+from coordinator.cache.kinds import Kind
 from models.prompts import Prompt
 
 MAX_QUESTION_CHARS = 200
@@ -48,14 +49,19 @@ def is_memorable(prompt: Prompt) -> bool:
     return MIN_QUESTION_CHARS <= len(question.strip()) <= MAX_QUESTION_CHARS and _DEPENDS.search(question) is None
 
 
-def answer_key(prompt: Prompt, version: str) -> str | None:
+def answer_key(prompt: Prompt, version: str, whose: str = "") -> str | None:
     """Return the key of the prompt's answer, None when it must not be remembered.
 
-    ``version`` names the models and voices in force, so that an upgrade starts with an empty memory. The system message is part of
-    the key: another persona gives other answers.
+    ``version`` names the models in force, so that an upgrade starts with an empty memory; ``whose`` the group or device it is for, "" for
+    everybody. The system message is part of the key: another persona gives other answers.
     """
     if not is_memorable(prompt):
         return None
     persona = "\0".join(message.text for message in prompt.messages if message.role == "system")
-    parts = (version, prompt.language, persona, normalise(prompt.question))
-    return "answer:" + hashlib.sha256("\0\0".join(parts).encode()).hexdigest()
+    return key_of(Kind.ANSWER, version, whose, prompt.language, persona, normalise(prompt.question))
+
+
+def key_of(kind: Kind, *parts: str) -> str:
+    """Return the key of a value of this kind that is the same for whatever has the same parts: ``<kind>:<64 hex digits>``."""
+    digest = hashlib.sha256(b"".join(b"%d:%s" % (len(part := text.encode()), part) for text in parts))
+    return f"{kind}:{digest.hexdigest()}"

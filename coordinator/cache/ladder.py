@@ -1,132 +1,239 @@
-"""The cache as a ladder of tiers: the first one that knows answers, and a broken one is a miss.
+"""The cache as a ladder of tiers: this process's memory, then Redis, then S3; the first one that knows answers, a broken one is a miss.
 
-A tier that fails or is slow costs a look-up at most ``timeout_s``; after ``FAILURES_TO_OPEN`` in a row it is left alone for ``OPEN_S``. No
-error leaves the ladder: a cache may fail, a request may not.
+What is found far away is copied into the nearer tiers; what is put is in memory at once and written to the others behind the turn. A look-up
+asks the far tiers for ``LOOK_S`` altogether, once for all who want the same key; a tier that was late is not asked again before it answered
+in the background. No error leaves the ladder: a cache may fail, a request may not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Literal, Self
 
+from coordinator.cache.guard import Guard
+from coordinator.cache.kinds import COMPRESSED, TERMS, Terms, TierName, kind_of
+from coordinator.cache.purges import Purges
+from coordinator.cache.sealed import Sealed, seal, unseal
+from coordinator.cache.tiers import FarTier, Leasing, NearTier
+from coordinator.cache.write_behind import WriteBehind, Written
 from models.errors import CacheError
 
-TIMEOUT_S = 0.02
-"""What a slow tier may add to a turn; the figure of the fault matrix."""
-PUT_TIMEOUT_S = 0.25
-"""What a slow tier may cost once an answer is complete: its speech still plays meanwhile. A guess."""
-FAILURES_TO_OPEN = 3
-OPEN_S = 5.0
-"""A dead server is asked again this often. A guess."""
+LOOK_S = 0.02
+"""What all far tiers together may add to a turn; the figure of the fault matrix."""
+ABSENT_S = 1.0
+"""How long the far tiers are believed not to know a key: as long as one turn may ask for it twice. Another node's answer is missed meanwhile."""
+MAX_ABSENT = 4096
+CLOSE_S = 2.0
+"""How long writes may take that still wait when the ladder is left."""
 
-Result = Literal["hit", "miss", "error", "skipped"]
-
-
-class CacheTier(Protocol):
-    """One place that remembers bytes for a while."""
-
-    @property
-    def name(self) -> str:
-        """Label for metrics: memory, redis, object-store."""
-        ...
-
-    @property
-    def ttl_s(self) -> float:
-        """How long this tier keeps a value."""
-        ...
-
-    async def get(self, key: str) -> bytes | None:
-        """Return the value, None when unknown; raise CacheError when broken."""
-        ...
-
-    async def put(self, key: str, value: bytes) -> None:
-        """Keep the value for ``ttl_s``; raise CacheError when broken."""
-        ...
+Result = Literal["hit", "miss", "error", "damaged", "skipped"] | Written
+Observe = Callable[[str, str, Result], None]
 
 
-class _Breaker:
-    """Counts failures in a row and says when to leave a tier alone."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._failures = 0
-        self._open_until = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        return self._now() < self._open_until
-
-    def succeeded(self) -> None:
-        self._failures = 0
-
-    def failed(self) -> None:
-        self._failures += 1
-        if self._failures >= FAILURES_TO_OPEN:
-            self._open_until = self._now() + OPEN_S
-
-
-def _ignore(_tier: str, _result: Result) -> None:
+def _ignore(_kind: str, _tier: str, _result: Result) -> None:
     """Observe nothing."""
 
 
 class Ladder:
-    """Tiers from the nearest to the farthest; a hit is copied into the nearer ones."""
+    """The tiers of one process. Without a near tier nothing is remembered here; far ones need ``open``."""
 
     def __init__(
         self,
-        tiers: Sequence[CacheTier],
+        near: NearTier | None = None,
+        far: Sequence[FarTier] = (),
         *,
-        timeout_s: float = TIMEOUT_S,
-        observe: Callable[[str, Result], None] = _ignore,
-        now: Callable[[], float] = time.monotonic,
+        terms: Terms = TERMS,
+        observe: Observe = _ignore,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._tiers = tuple(tiers)
-        self._breakers = {tier.name: _Breaker(now) for tier in tiers}
-        self._timeout_s = timeout_s
+        """``far`` is in the order of asking. ``observe`` hears kind, tier and result of every look-up and write."""
+        self.purges = Purges()
+        """What an operator wants forgotten; values made before are misses."""
+        self._near = near
+        self._terms = terms
         self._observe = observe
+        self._clock = clock
+        self._guards = {tier.name: Guard(tier.name, tier.ping) for tier in far}
+        self._far = tuple(far)
+        self._writers = {tier.name: WriteBehind(tier, self._guards[tier.name], self._note_write) for tier in far}
+        self._looking: dict[str, asyncio.Task[bytes | None]] = {}
+        self._absent: OrderedDict[str, float] = OrderedDict()
+        """Keys that the far tiers do not know, and until when that is believed."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Self, None]:
+        """Write to the far tiers and ask broken ones again while the body runs; what waits to be written then is, if it can."""
+        runs = [*(guard.run() for guard in self._guards.values()), *(writer.run() for writer in self._writers.values())]
+        tasks = [asyncio.create_task(run, name="cache") for run in runs]
+        try:
+            yield self
+            await asyncio.gather(*(writer.emptied(CLOSE_S) for writer in self._writers.values()))
+        finally:
+            ending = [*tasks, *self._looking.values()]
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no tier at all, so that nothing is ever remembered."""
+        return self._near is None and not self._far
+
+    @property
+    def writes_waiting(self) -> dict[str, Callable[[], int]]:
+        """How many values wait to be written, by far tier."""
+        return {name: writer.__len__ for name, writer in self._writers.items()}
+
+    def near(self, *keys: str) -> bytes | None:
+        """Return the value of the first of these keys, all of one kind, that this process knows; one look-up."""
+        kind = kind_of(keys[0])
+        if self._near is None or not self._terms.of(TierName.MEMORY, kind):
+            return None
+        value = next((value for key in keys if (value := self._near.get(key)) is not None), None)
+        self._observe(kind, TierName.MEMORY, "miss" if value is None else "hit")
+        return value
 
     async def get(self, key: str) -> bytes | None:
         """Return the value from the nearest tier that knows it, None when none does."""
-        for depth, tier in enumerate(self._tiers):
-            value = await self._get(tier, key)
-            if value is not None:
-                for nearer in self._tiers[:depth]:
-                    await self._put(nearer, key, value)
-                return value
+        value = self.near(key)
+        return value if value is not None else await self.beyond(key)
+
+    async def beyond(self, key: str, *, again: bool = False) -> bytes | None:
+        """Return the value from the far tiers alone, within ``LOOK_S``.
+
+        Where they did not know it a moment ago, they are asked only when ``again``.
+        """
+        if not again and self._absent.get(key, 0.0) > asyncio.get_running_loop().time():
+            return None
+        if all(guard.is_open for guard in self._guards.values()):
+            for name in self._guards:
+                self._observe(kind_of(key), name, "skipped")
+            return None
+        looking = self._looking.get(key)
+        if looking is None:
+            looking = self._looking[key] = asyncio.create_task(self._look(key), name="cache-look")
+            looking.add_done_callback(lambda _task: self._looking.pop(key, None))
+        return await asyncio.shield(looking)
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keep the value in every tier whose terms name its kind: here at once, elsewhere soon."""
+        self._put_near(key, value)
+        self._absent.pop(key, None)
+        made_at_s = self._clock()
+        for tier in self._far:
+            self._put_far(tier, key, value, made_at_s)
+
+    def drop(self, key: str) -> None:
+        """Forget the value in every tier: here at once, elsewhere soon."""
+        if self._near is not None:
+            self._near.drop(key)
+        for writer in self._writers.values():
+            writer.drop(key)
+
+    @asynccontextmanager
+    async def leased(self, key: str, ttl_s: float) -> AsyncGenerator[bool, None]:
+        """Hold the right to make this value, among all nodes that share a tier; False when another node has it.
+
+        Without such a tier, or while it is left alone, everybody may make everything.
+        """
+        tier = next((tier for tier in self._far if isinstance(tier, Leasing)), None)
+        token = None if tier is None else await self._lease(tier, key, ttl_s)
+        try:
+            yield token is not None or tier is None
+        finally:
+            if tier is not None and token:
+                with suppress(CacheError, TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await tier.release(key, token)
+
+    async def _lease(self, tier: Leasing, key: str, ttl_s: float) -> str | None:
+        """Return a token, "" when the tier cannot be asked, None when somebody else has it."""
+        guard = self._guards[tier.name]
+        if guard.is_open:
+            return ""
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await tier.lease(key, ttl_s)
+        except (CacheError, TimeoutError) as error:
+            guard.failed(late=isinstance(error, TimeoutError))
+            return ""
+
+    def purge(self, purges: Purges) -> None:
+        """Take over what an operator wants forgotten: at once here, by the time it was made elsewhere."""
+        for prefix in purges.newer_than(self.purges):
+            if self._near is not None:
+                self._near.purge(prefix)
+        self.purges = purges
+
+    async def _look(self, key: str) -> bytes | None:
+        """Ask one far tier after the other and copy what was found into the nearer ones."""
+        kind, until_s = kind_of(key), asyncio.get_running_loop().time() + LOOK_S
+        is_sure = True
+        for depth, tier in enumerate(self._far):
+            if not self._terms.of(tier.name, kind):
+                continue
+            found = await self._ask(tier, key, kind, until_s)
+            if found is not None:
+                self._put_near(key, found.value)
+                for nearer in self._far[:depth]:
+                    self._put_far(nearer, key, found.value, found.made_at_s)
+                return found.value
+            if self._guards[tier.name].is_open:
+                is_sure = False
+            if asyncio.get_running_loop().time() >= until_s:
+                return None
+        if is_sure:
+            self._note_absent(key)
         return None
 
-    async def put(self, key: str, value: bytes) -> None:
-        """Keep the value in every tier that can."""
-        for tier in self._tiers:
-            await self._put(tier, key, value)
+    def _note_write(self, key: str, tier: str, result: Written) -> None:
+        self._observe(kind_of(key), tier, result)
 
-    async def _get(self, tier: CacheTier, key: str) -> bytes | None:
-        breaker = self._breakers[tier.name]
-        if breaker.is_open:
-            self._observe(tier.name, "skipped")
+    def _note_absent(self, key: str) -> None:
+        self._absent[key] = asyncio.get_running_loop().time() + ABSENT_S
+        if len(self._absent) > MAX_ABSENT:
+            self._absent.popitem(last=False)
+
+    async def _ask(self, tier: FarTier, key: str, kind: str, until_s: float) -> Sealed | None:
+        guard = self._guards[tier.name]
+        if guard.is_open:
+            self._observe(kind, tier.name, "skipped")
             return None
         try:
-            async with asyncio.timeout(self._timeout_s):
-                value = await tier.get(key)
-        except (CacheError, TimeoutError):
-            breaker.failed()
-            self._observe(tier.name, "error")
+            async with asyncio.timeout_at(until_s):
+                stored = await tier.get(key)
+        except (CacheError, TimeoutError) as error:
+            guard.failed(late=isinstance(error, TimeoutError))
+            self._observe(kind, tier.name, "error")
             return None
-        breaker.succeeded()
-        self._observe(tier.name, "miss" if value is None else "hit")
-        return value
+        guard.succeeded()
+        return self._opened(tier.name, key, kind, stored)
 
-    async def _put(self, tier: CacheTier, key: str, value: bytes) -> None:
-        breaker = self._breakers[tier.name]
-        if breaker.is_open:
-            return
+    def _opened(self, tier: str, key: str, kind: str, stored: bytes | None) -> Sealed | None:
+        """Return what is sealed in ``stored`` if it may be used; a damaged value is deleted."""
         try:
-            async with asyncio.timeout(PUT_TIMEOUT_S):
-                await tier.put(key, value)
-        except (CacheError, TimeoutError):
-            breaker.failed()
-            self._observe(tier.name, "error")
-        else:
-            breaker.succeeded()
+            found = None if stored is None else unseal(key, stored, self._clock())
+        except CacheError:
+            self._observe(kind, tier, "damaged")
+            self._writers[tier].drop(key)
+            return None
+        if found is not None and self.purges.forget(key, found.made_at_s):
+            found = None
+        self._observe(kind, tier, "miss" if found is None else "hit")
+        return found
+
+    def _put_near(self, key: str, value: bytes) -> None:
+        ttl_s = self._terms.of(TierName.MEMORY, kind_of(key))
+        if self._near is not None and ttl_s:
+            self._near.put(key, value, ttl_s)
+
+    def _put_far(self, tier: FarTier, key: str, value: bytes, made_at_s: float) -> None:
+        kind = kind_of(key)
+        ttl_s = self._terms.of(tier.name, kind)
+        if ttl_s and made_at_s + ttl_s > self._clock():
+            stored = seal(key, value, made_at_s=made_at_s, expires_at_s=made_at_s + ttl_s, compress=kind in COMPRESSED)
+            self._writers[tier.name].put(key, stored, ttl_s)

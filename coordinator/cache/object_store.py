@@ -1,45 +1,52 @@
 """The third tier: an S3 bucket (MinIO in the cluster, SeaweedFS on one machine), shared by all edges and slowest to forget.
 
-The ``minio`` client blocks, so it runs in slots. Each object carries the SHA-256 of its bytes; one that does not match is a miss.
+The ``minio`` client blocks, so it runs in slots. The bucket forgets by its lifecycle, in whole days; a value's own time stands in its seal,
+as does whether it is whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
+import math
 import re
-import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from itertools import islice
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
 
+import structlog
+
+from coordinator.cache.kinds import L3_TTL_S, TierName
+from coordinator.cache.sealed import MAX_VALUE_BYTES
+from coordinator.cache.tiers import TierSize
 from models.errors import CacheError, ConfigError
 from models.slots import Slots
 
-TTL_S = 86_400.0
-"""Seed value for L3."""
-MAX_OBJECT_BYTES = 4 * 1024 * 1024
-"""Larger objects are not read back into a turn. A guess, ten times the longest spoken answer."""
+_log = structlog.get_logger()
+
 T = TypeVar("T")
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_CHECKSUM_BYTES = 32
-_TIME_BYTES = 8
+_DAY_S = 86_400
+_PAGE = 500
+_THREADS = 4
+_UNKNOWN = frozenset({"NoSuchKey", "NoSuchBucket"})
 
 
 class ObjectStoreTier:
-    """A CacheTier on one bucket; open it with ``connect``."""
+    """A FarTier on one bucket; open it with ``connect``."""
 
-    name = "object-store"
+    name = TierName.OBJECT_STORE
 
-    def __init__(self, client: Any, bucket: str, slots: Slots, ttl_s: float, now: Callable[[], float]) -> None:
+    def __init__(self, client: Any, bucket: str, slots: Slots, keep_days: int) -> None:
         self._client = client
         self._bucket = bucket
         self._slots = slots
-        self.ttl_s = ttl_s
-        self._now = now
+        self._keep_days = keep_days
+        self._is_made = False
         self._calls: set[asyncio.Task[Any]] = set()
         """Calls under way; an abandoned one ends by its own time-out and holds its slot until then."""
 
@@ -52,11 +59,13 @@ class ObjectStoreTier:
         *,
         access_key: str,
         secret_key: str,
-        ttl_s: float = TTL_S,
+        longest_ttl_s: float = L3_TTL_S,
         timeout_s: float = 0.5,
-        now: Callable[[], float] = time.time,
     ) -> AsyncGenerator[Self, None]:
-        """Open ``http(s)://host:port``; the bucket is made on the first put; a bad address or bucket name is a ConfigError."""
+        """Open ``http(s)://host:port``; the bucket is made on the first put; a bad address or bucket name is a ConfigError.
+
+        ``longest_ttl_s`` is after how long the bucket deletes, rounded up to days.
+        """
         import urllib3
         from minio import Minio
 
@@ -70,8 +79,8 @@ class ObjectStoreTier:
             raise ConfigError(f"{bucket!r} is not an S3 bucket name: 3 to 63 lower-case letters, digits, '.' or '-'")
         secure = parts.scheme == "https"
         client = Minio(parts.netloc, access_key=access_key, secret_key=secret_key, secure=secure, http_client=pool)
-        slots = Slots("object-store", 4, max_waiting=64, refusal=CacheError)
-        tier = cls(client, bucket, slots, ttl_s, now)
+        slots = Slots("object-store", _THREADS, max_waiting=64, refusal=CacheError)
+        tier = cls(client, bucket, slots, max(1, math.ceil(longest_ttl_s / _DAY_S)))
         try:
             yield tier
         finally:
@@ -80,18 +89,48 @@ class ObjectStoreTier:
             pool.clear()
 
     async def get(self, key: str) -> bytes | None:
-        """Return the value, None when unknown, too old or damaged; raise CacheError when the store is away."""
-        stored = await self._call(lambda: self._read(key))
-        return None if stored is None else unwrap(stored, self._now())
+        """Return the bytes, None when unknown; raise CacheError when the store is away or the object too large."""
+        return await self._call(lambda: self._read(key))
 
-    async def put(self, key: str, value: bytes) -> None:
-        """Keep the value; raise CacheError when the store is away."""
-        stored = wrap(value, self._now() + self.ttl_s)
+    async def put(self, key: str, stored: bytes, ttl_s: float) -> None:  # noqa: ARG002  # the bucket's lifecycle, see above
+        """Keep the bytes until the bucket's lifecycle ends; raise CacheError when the store is away."""
         await self._call(lambda: self._write(key, stored))
 
-    async def _call(self, work: Callable[[], T]) -> T:
-        """Run a blocking call in a slot; when cancelled return at once, for a thread that waits for a dead server cannot be stopped."""
-        call = asyncio.create_task(self._in_slot(work), name="object-store")
+    async def drop(self, key: str) -> None:
+        """Forget the bytes; raise CacheError."""
+        await self._call(lambda: self._client.remove_object(self._bucket, _object_name(key)))
+
+    async def ping(self) -> None:
+        """Return when the store answers; raise CacheError when not."""
+        await self._call(lambda: self._client.bucket_exists(self._bucket))
+
+    async def keys(self, prefix: str) -> AsyncGenerator[str, None]:
+        """Yield the keys that begin so; raise CacheError."""
+        async with aclosing(self._objects(prefix)) as objects:
+            async for found in objects:
+                yield found.object_name.replace("/", ":")
+
+    async def size(self) -> TierSize:
+        """Return how many objects there are and what they take; raise CacheError."""
+        entries = held = 0
+        async with aclosing(self._objects("")) as objects:
+            async for found in objects:
+                entries, held = entries + 1, held + (found.size or 0)
+        return TierSize(entries=entries, bytes=held)
+
+    async def _objects(self, prefix: str) -> AsyncGenerator[Any, None]:
+        listed: Iterator[Any] = self._client.list_objects(self._bucket, prefix=_object_name(prefix), recursive=True)
+        page: list[Any] = []
+        while page := await self._call(lambda: list(islice(listed, _PAGE)), unknown=[]):
+            for found in page:
+                yield found
+
+    async def _call(self, work: Callable[[], T], *, unknown: T | None = None) -> T:
+        """Run a blocking call in a slot; raise CacheError for what it raises, but return ``unknown`` for what is not there.
+
+        Cancelled, it returns at once: a thread that waits for a dead server cannot be stopped.
+        """
+        call = asyncio.create_task(self._in_slot(lambda: _translated(work, unknown)), name="object-store")
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         try:
@@ -105,61 +144,63 @@ class ObjectStoreTier:
             return await self._slots.run(work)
 
     def _read(self, key: str) -> bytes | None:
-        from minio.error import S3Error
-        from urllib3.exceptions import HTTPError
-
         response = None
         try:
             response = self._client.get_object(self._bucket, _object_name(key))
-            stored: bytes = response.read(MAX_OBJECT_BYTES + 1)
-        except S3Error as error:
-            if error.code in {"NoSuchKey", "NoSuchBucket"}:
-                return None
-            raise CacheError(f"object store: {error.code}") from error
-        except (HTTPError, OSError, ValueError) as error:
-            raise CacheError(f"object store: {type(error).__name__}") from error
+            stored: bytes = response.read(MAX_VALUE_BYTES + 1)
         finally:
             if response is not None:
                 response.close()
                 response.release_conn()
+        if len(stored) > MAX_VALUE_BYTES:
+            raise CacheError("object store: an object is larger than any of ours")
         return stored
 
     def _write(self, key: str, stored: bytes) -> None:
         from minio.error import S3Error
-        from urllib3.exceptions import HTTPError
 
+        if not self._is_made:
+            self._make()
         try:
-            self._put_object(key, stored)
-        except S3Error as error:
-            raise CacheError(f"object store: {error.code}") from error
-        except (HTTPError, OSError, ValueError) as error:
-            raise CacheError(f"object store: {type(error).__name__}") from error
-
-    def _put_object(self, key: str, stored: bytes) -> None:
-        from minio.error import S3Error
-
-        try:
-            self._client.put_object(self._bucket, _object_name(key), io.BytesIO(stored), len(stored))
+            self._put(key, stored)
         except S3Error as error:
             if error.code != "NoSuchBucket":
                 raise
+            self._make()
+            self._put(key, stored)
+
+    def _put(self, key: str, stored: bytes) -> None:
+        self._client.put_object(self._bucket, _object_name(key), io.BytesIO(stored), len(stored))
+
+    def _make(self) -> None:
+        """Make the bucket, if it is not there, and have it forget; a store that cannot is used all the same."""
+        from minio.commonconfig import ENABLED, Filter
+        from minio.error import S3Error
+        from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+
+        if not self._client.bucket_exists(self._bucket):
             self._client.make_bucket(self._bucket)
-            self._client.put_object(self._bucket, _object_name(key), io.BytesIO(stored), len(stored))
+        expiry = Expiration(days=self._keep_days)
+        rule = Rule(ENABLED, rule_filter=Filter(prefix=""), rule_id="xiaozhi-fleet", expiration=expiry)
+        try:
+            self._client.set_bucket_lifecycle(self._bucket, LifecycleConfig([rule]))
+        except S3Error as error:
+            _log.warning("bucket_does_not_forget", bucket=self._bucket, code=error.code)
+        self._is_made = True
 
 
-def wrap(value: bytes, expires_at_s: float) -> bytes:
-    """Return the stored form: 8 bytes of expiry (Unix ms, big-endian), 32 of SHA-256 over expiry and value, the value."""
-    expiry = int(expires_at_s * 1000).to_bytes(_TIME_BYTES, "big")
-    return expiry + hashlib.sha256(expiry + value).digest() + value
+def _translated(work: Callable[[], T], unknown: T | None) -> T:
+    from minio.error import MinioException, S3Error
+    from urllib3.exceptions import HTTPError
 
-
-def unwrap(stored: bytes, now_s: float) -> bytes | None:
-    """Return the value, None when it is damaged, cut short or too old."""
-    expiry, checksum = stored[:_TIME_BYTES], stored[_TIME_BYTES : _TIME_BYTES + _CHECKSUM_BYTES]
-    value = stored[_TIME_BYTES + _CHECKSUM_BYTES :]
-    if hashlib.sha256(expiry + value).digest() != checksum or int.from_bytes(expiry, "big") <= now_s * 1000:
-        return None
-    return value
+    try:
+        return work()
+    except S3Error as error:
+        if error.code in _UNKNOWN:
+            return unknown  # type: ignore[return-value]  # the caller's own choice
+        raise CacheError(f"object store: {error.code}") from error
+    except (MinioException, HTTPError, OSError, ValueError, ParseError) as error:
+        raise CacheError(f"object store: {type(error).__name__}") from error
 
 
 def _object_name(key: str) -> str:

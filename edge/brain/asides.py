@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from edge.brain.flow import stopped
 from edge.brain.inbox import Errand
 from edge.brain.stage import stage
 from models.errors import StageError, VoiceError
+from models.stopping import stopped
 
 T = TypeVar("T")
 

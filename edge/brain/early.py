@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from edge.brain.flow import stopped
 from edge.brain.stage import stage
 from models.engines import Recognizer
 from models.errors import RecognitionError, VoiceError
 from models.speech import Transcript, Utterance
+from models.stopping import stopped
 
 
 class EarlyRecognizer:

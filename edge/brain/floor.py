@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 from edge.brain.barge_in import BargeIn, BargeInRules, Verdict
-from edge.brain.flow import stopped
 from edge.brain.turn import Send, Turn
 from edge.seam import DownMessage, Heard, SpeechHeld, SpeechResumed
+from models.stopping import stopped
 
 
 class Floor:

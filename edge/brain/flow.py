@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from edge.brain.stage import is_cancelled
+from models.stopping import stopped
 
 T = TypeVar("T")
 
@@ -33,21 +34,6 @@ async def prefetch(source: AsyncGenerator[T, None], depth: int) -> AsyncGenerato
     finally:
         await stopped(pump)
         await source.aclose()
-
-
-async def stopped(task: asyncio.Task[Any]) -> None:
-    """Cancel ``task`` and return once it is done, whatever it raised; being cancelled meanwhile is raised only then."""
-    task.cancel()
-    interrupted: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as again:
-            interrupted = again
-    if not task.cancelled():
-        task.exception()
-    if interrupted is not None:
-        raise interrupted
 
 
 async def _pump(source: AsyncGenerator[T, None], line: asyncio.Queue[T | _Ended[T]]) -> None:

@@ -1,15 +1,14 @@
-"""Speech as packets, and a bounded memory of it: what was encoded once needs neither a voice nor an encoder."""
+"""Speech as packets, and the memory of it: what was encoded once needs neither a voice nor an encoder."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 
-_ENTRY_BYTES = 400
-"""What a key, its tuple and its place in the map take, about."""
-_PACKET_BYTES = 41
-"""What a packet takes beyond its bytes: object header and reference."""
+from coordinator.cache.keys import key_of
+from coordinator.cache.kinds import Kind
+from coordinator.cache.ladder import Ladder
 
 
 class SpeechPackets(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,42 +29,37 @@ class SpeechKey(msgspec.Struct, frozen=True, kw_only=True):
     words: str
     """The sentence as its voice says it."""
 
-
-class PacketCache:
-    """Whole spoken sentences by key; the ones used longest ago make way."""
-
-    def __init__(self, *, max_bytes: int = 64 << 20, max_entries: int = 20_000) -> None:
-        """Hold at most ``max_bytes`` of packets with their overhead; 64 MiB are about 4 hours of speech. 0 holds nothing."""
-        self._max_bytes = max_bytes
-        self._max_entries = max_entries
-        self._entries: OrderedDict[SpeechKey, tuple[bytes, ...]] = OrderedDict()
-        self.bytes = 0
-        """What the entries take, estimated."""
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, key: SpeechKey) -> tuple[bytes, ...] | None:
-        """Return the packets of the whole sentence, None when unknown."""
-        packets = self._entries.get(key)
-        if packets is not None:
-            self._entries.move_to_end(key)
-        return packets
-
-    def put(self, key: SpeechKey, packets: tuple[bytes, ...]) -> None:
-        """Keep a whole sentence; one that alone is too large is not kept."""
-        self.bytes -= _size_bytes(key, self._entries.pop(key, None))
-        size_bytes = _size_bytes(key, packets)
-        if size_bytes > self._max_bytes:
-            return
-        self._entries[key] = packets
-        self.bytes += size_bytes
-        while self.bytes > self._max_bytes or len(self._entries) > self._max_entries:
-            oldest, dropped = self._entries.popitem(last=False)
-            self.bytes -= _size_bytes(oldest, dropped)
+    @property
+    def name(self) -> str:
+        """The key in the cache."""
+        return key_of(Kind.SPEECH, self.voice, self.language, self.quality, self.words)
 
 
-def _size_bytes(key: SpeechKey, packets: tuple[bytes, ...] | None) -> int:
-    if packets is None:
-        return 0
-    return _ENTRY_BYTES + 4 * len(key.words) + sum(_PACKET_BYTES + len(packet) for packet in packets)
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[bytes, ...])
+
+
+class SpeechMemory:
+    """Whole spoken sentences by key, in the tiers of the cache."""
+
+    def __init__(self, ladder: Ladder) -> None:
+        self._ladder = ladder
+
+    def known(self, keys: Sequence[SpeechKey]) -> tuple[bytes, ...] | None:
+        """Return the packets of the whole sentence under the first key this process knows, None when it knows none."""
+        return _packets(self._ladder.near(*(key.name for key in keys)))
+
+    async def find(self, key: SpeechKey) -> tuple[bytes, ...] | None:
+        """Return the packets others have put into the far tiers, None when there are none or they take too long."""
+        return _packets(await self._ladder.beyond(key.name))
+
+    def put(self, key: SpeechKey, packets: Sequence[bytes]) -> None:
+        """Keep a whole sentence."""
+        self._ladder.put(key.name, _encoder.encode(tuple(packets)))
+
+
+def _packets(value: bytes | None) -> tuple[bytes, ...] | None:
+    try:
+        return None if value is None else _decoder.decode(value)
+    except msgspec.MsgspecError:
+        return None

@@ -2,6 +2,7 @@
 
     Utterance -> Recognizer -> Transcript -> ask -> Prompt -> Completer -> CompletionDelta ...
                                                    -> sentences -> Speaker -> SpeechPackets ...
+                                         -> known as spoken before? -> SpeechPackets ...
 
 Two outlets: ``emit`` is awaited and may make the pipeline wait (the device), ``observe`` is called and may not (marks and metrics).
 Generation runs ahead of speaking through ``prefetch``, so sentence n is spoken while sentence n+1 is being written. Only the first one
@@ -22,6 +23,7 @@ import structlog
 from edge.brain.flow import prefetch
 from edge.brain.packets import SpeechPackets
 from edge.brain.sentences import Sentence, sentences
+from edge.brain.spoken_answers import SpokenAnswer, SpokenAnswers, SpokenPiece
 from edge.brain.stage import stage
 from models.engines import Completer, Recognizer
 from models.errors import CompletionError, RecognitionError, SynthesisError
@@ -55,6 +57,8 @@ class Pipeline:
     recognizer: Recognizer
     completer: Completer
     speaker: Speaks
+    spoken: SpokenAnswers | None = None
+    """What was spoken before; None remembers no answer as sound."""
 
     async def answer(self, utterance: Utterance, ask: Ask, emit: Emit, observe: Observe) -> None:
         """Emit the transcript, then the answer sentence by sentence with its speech; raise StageError.
@@ -72,9 +76,13 @@ class Pipeline:
         if not transcript.text:
             return
         prompt = ask(transcript)
+        known = None if self.spoken is None else await self.spoken.get(prompt)
+        if known is not None:
+            await _replay(known, emit, observe)
+            return
         said = _Said()
         with stage("llm", CompletionError):
-            answer = sentences(_watched(self.completer.complete(prompt), observe))
+            answer = sentences(_watched(self.completer.complete(prompt), observe, said))
             async with prefetch(_after_the_first(answer, said.begun), SENTENCES_AHEAD) as ready:
                 async for sentence in ready:
                     observe(sentence)
@@ -82,11 +90,15 @@ class Pipeline:
                     await self._speak(sentence, prompt, emit, observe, said)
         if said.failure is not None and not said.anything:
             raise said.failure
+        if self.spoken is not None and said.is_kept and said.failure is None:
+            self.spoken.put(prompt, SpokenAnswer(model=said.model, pieces=tuple(said.pieces)))
 
     async def _speak(self, sentence: Sentence, prompt: Prompt, emit: Emit, observe: Observe, said: _Said) -> None:
+        spoken: list[bytes] = []
         try:
             async with aclosing(self.speaker.speak(sentence.text, prompt.language)) as speech:
                 while (packets := await _next(speech)) is not None:
+                    spoken += packets.packets
                     said.anything = True
                     said.begun.set()
                     observe(packets)
@@ -95,6 +107,7 @@ class Pipeline:
             _log.warning("sentence-left-out", turn_id=prompt.turn_id, code=error.code, error=str(error))
             said.failure = error
             observe(error)
+        said.pieces.append(SpokenPiece(text=sentence.text, emotion=sentence.emotion, packets=tuple(spoken)))
         said.begun.set()
 
 
@@ -105,6 +118,10 @@ class _Said:
         self.begun = asyncio.Event()
         """The first sentence sounds, or never will."""
         self.anything = False
+        self.pieces: list[SpokenPiece] = []
+        self.model = ""
+        self.is_kept = False
+        """Whether others who ask the same are told the same words."""
         self.failure: SynthesisError | None = None
 
 
@@ -124,10 +141,25 @@ async def _after_the_first(
             await begun.wait()
 
 
+async def _replay(answer: SpokenAnswer, emit: Emit, observe: Observe) -> None:
+    """Emit what was emitted when the answer was spoken first."""
+    for piece in answer.pieces:
+        sentence = Sentence(text=piece.text, emotion=piece.emotion)
+        observe(CompletionDelta(text=piece.text, model=answer.model))
+        observe(sentence)
+        await emit(sentence)
+        if piece.packets:
+            packets = SpeechPackets(packets=piece.packets)
+            observe(packets)
+            await emit(packets)
+
+
 async def _watched(
-    deltas: AsyncGenerator[CompletionDelta, None], observe: Observe
+    deltas: AsyncGenerator[CompletionDelta, None], observe: Observe, said: _Said
 ) -> AsyncGenerator[CompletionDelta, None]:
     async with aclosing(deltas):
         async for delta in deltas:
+            said.model = said.model or delta.model
+            said.is_kept = said.is_kept or delta.is_kept
             observe(delta)
             yield delta

@@ -23,7 +23,6 @@ from edge.brain.barge_in import BargeInRules
 from edge.brain.conversation import Conversation, Limits
 from edge.brain.ears import Ears
 from edge.brain.floor import Floor
-from edge.brain.flow import stopped
 from edge.brain.groups import DeviceGroup, endpointing_of, is_one_of
 from edge.brain.inbox import Inbox
 from edge.brain.listener import Listener, Outlets, Question, Words, words_of
@@ -49,6 +48,7 @@ from models.engines import Recognizer, TurnDetector, VoiceDetector
 from models.errors import DeadlineError, DeviceTooSlowError, StageError, VoiceError
 from models.prompts import Prompt
 from models.speech import Transcript
+from models.stopping import stopped
 
 _log = structlog.get_logger()
 

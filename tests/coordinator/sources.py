@@ -113,6 +113,7 @@ class Bench:
         reachable: bool = True,
         policy: Policy | None = None,
         doubt_threshold: float | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         self.edge, self.clouds = edge, clouds
         self.pools: Mapping[str, Completer] = dict(zip((POOL, OTHER), clouds, strict=False))
@@ -121,7 +122,7 @@ class Bench:
         self.hierarchy = Hierarchy(
             edge,
             self.pools,
-            AnswerCache(Ladder([MemoryTier()])),
+            cache or AnswerCache(Ladder(MemoryTier())),
             self.router,
             conditions=lambda: Conditions(cloud_reachable=reachable),
             observe=self.seen.append,

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import aclosing
 
 import pytest
 
+from coordinator.cache.answers import AnswerCache
+from coordinator.cache.ladder import Ladder
+from coordinator.cache.memory import MemoryTier
 from coordinator.clauses import speech_s
 from coordinator.turns import Tier
 from models.errors import CloudUnreachableError, CompletionError, DeadlineError, OverloadedError
 from models.prompts import Prompt
+from tests.coordinator.cache.tiers import LeasingTier
 from tests.coordinator.sources import EASY, HANG, HARD, POOL, Bench, Plan, Source, Step, Wait, policy_of, prompt_of
 from tests.virtual_time import run
 
@@ -44,6 +49,76 @@ def test_the_same_question_is_answered_from_memory() -> None:
         assert bench.reasons == ["edge:below-threshold", "cache:remembered"]
         assert edge.started == 1
         assert bench.seen[1].score == bench.seen[0].score
+
+    run(scenario())
+
+
+def test_a_hundred_and_fifty_who_ask_the_same_at_once_are_one_call() -> None:
+    async def scenario() -> None:
+        cloud = Source("一二三四五")
+        bench = Bench(Source("edge"), cloud)
+
+        async def one(number: int) -> tuple[str, float]:
+            await asyncio.sleep(number / 1000)
+            return await bench.ask(HARD_MEMORABLE), asyncio.get_running_loop().time()
+
+        answers = await asyncio.gather(*(one(number) for number in range(150)))
+        assert {text for text, _ in answers} == {"一二三四五"}
+        assert max(at_s for _, at_s in answers) <= 0.26, "those who came later wait no longer"
+        assert cloud.started == 1
+        assert bench.router.charged == [POOL]
+        assert Counter(bench.reasons) == {f"{POOL}:complex": 1, "cache:being-written": 149}
+        assert len(bench.hierarchy._cache.flights) == 0
+
+    run(scenario())
+
+
+def test_who_asks_something_private_or_of_the_moment_hears_nobody_elses_answer() -> None:
+    async def scenario() -> None:
+        edge = Source("edge")
+        bench = Bench(edge, Source("cloud"))
+        await asyncio.gather(*(bench.ask(EASY, private=True) for _ in range(5)))
+        assert edge.started == 5
+
+    run(scenario())
+
+
+def test_the_one_who_asked_first_may_leave_and_the_others_are_answered() -> None:
+    async def scenario() -> None:
+        cloud = Source("一二三四五", Wait(2.0), "六")
+        bench = Bench(Source("edge"), cloud, policy=policy_of(first_token_ms=5000.0))
+        first, second = (asyncio.create_task(bench.ask(HARD_MEMORABLE)) for _ in range(2))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        await asyncio.wait([first])
+        assert cloud.open == 1
+        assert await second == "一二三四五六"
+        assert cloud.started == 1
+        third, fourth = (asyncio.create_task(bench.ask("请问" + HARD_MEMORABLE)) for _ in range(2))
+        await asyncio.sleep(0.1)
+        for task in (third, fourth):
+            task.cancel()
+            await asyncio.wait([task])
+        assert cloud.open == 0
+
+    run(scenario())
+
+
+def test_another_node_that_asks_the_same_waits_a_moment_and_takes_the_answer() -> None:
+    async def scenario() -> None:
+        redis, sources = LeasingTier(), [Source("一二三"), Source("四五六")]
+        async with Ladder(MemoryTier(), [redis]).open() as one, Ladder(MemoryTier(), [redis]).open() as other:
+            benches = [
+                Bench(source, Source("cloud"), cache=AnswerCache(ladder))
+                for source, ladder in zip(sources, (one, other), strict=True)
+            ]
+            answers = await asyncio.gather(*(bench.ask(EASY) for bench in benches))
+        assert len(set(answers)) == 1
+        assert sum(source.started for source in sources) == 1
+        assert sorted(reason for bench in benches for reason in bench.reasons) == [
+            "cache:remembered",
+            "edge:below-threshold",
+        ]
 
     run(scenario())
 

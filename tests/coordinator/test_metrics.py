@@ -42,7 +42,7 @@ def test_the_names_alert_rules_look_for_are_exported_as_they_stand(metrics: Metr
     metrics.inference_errors.labels("llm", "cloud-unreachable").inc()
     metrics.queue_size.labels("tts").set(2)
     metrics.active_devices.set(7)
-    metrics.observe_cache("memory", "hit")
+    metrics.observe_cache("answer", "memory", "hit")
     text = exported(metrics)
     for sample in (
         r'http_request_duration_seconds_bucket{handler="/readyz",le="0.005",method="GET",status="200"} 0.0',
@@ -124,8 +124,8 @@ def test_the_hit_rate_is_that_of_whole_look_ups(
     metrics: Metrics, looked_up: list[tuple[str, str]], rate: float
 ) -> None:
     for tier, result in looked_up:
-        metrics.observe_cache(tier, result)
+        metrics.observe_cache("answer", tier, result)
     assert value(metrics, "cache_hit_rate") == pytest.approx(rate)
     for tier, result in set(looked_up):
         count = looked_up.count((tier, result))
-        assert value(metrics, "voice_cache_requests_total", tier=tier, result=result) == count
+        assert value(metrics, "voice_cache_requests_total", tier=tier, kind="answer", result=result) == count

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from coordinator.fleet.tokens import mint
 from edge import app, engines
 from edge.settings import EdgeSettings
 from models.errors import CatalogError, ConfigError, DeviceAuthError, VoiceError
-from tests import virtual_time
 from tests.coordinator.streams import HeaderMemoryBus
 from tests.real_time import run
 
@@ -98,24 +97,6 @@ def test_auth_off_lets_everybody_in_and_says_so() -> None:
 
 
 # Cache tiers
-
-
-@pytest.mark.parametrize(
-    ("named", "tiers"),
-    [
-        ({}, []),
-        ({"redis_url": "redis://127.0.0.1:1/0"}, ["redis"]),
-        ({"s3_url": "http://127.0.0.1:1"}, ["object-store"]),
-        ({"redis_url": "redis://127.0.0.1:1/0", "s3_url": "http://127.0.0.1:1"}, ["redis", "object-store"]),
-    ],
-)
-def test_the_settings_name_the_cache_tiers_and_none_need_be_up(named: dict[str, str], tiers: list[str]) -> None:
-    async def work() -> None:
-        async with AsyncExitStack() as stack:
-            opened = [await stack.enter_async_context(tier) for tier in app._far_tiers(settings(**named))]
-            assert [tier.name for tier in opened] == tiers
-
-    virtual_time.run(work())
 
 
 @pytest.mark.parametrize(

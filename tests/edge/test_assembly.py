@@ -82,7 +82,7 @@ def test_an_assembled_brain_shows_its_stages_in_the_metrics() -> None:
             assembled(
                 settings(),
                 engines,
-                Ladder([MemoryTier()]),
+                Ladder(MemoryTier()),
                 router,
                 roads=Roads(bus, "edge-1"),
                 nats=bus,
@@ -95,7 +95,6 @@ def test_an_assembled_brain_shows_its_stages_in_the_metrics() -> None:
             assert value(metrics, "processing_queue_size", stage="opus") == 0
             assert (value(metrics, "voice_stage_limit", stage="asr") or 0) > 0
             assert value(metrics, "voice_stage_inflight", stage="tts") == 0
-            assert value(metrics, "voice_speech_cache_bytes") == 0
 
     run(scenario())
 

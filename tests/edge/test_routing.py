@@ -94,7 +94,7 @@ def test_decisions_and_breakers_are_shown() -> None:
         metrics = Metrics(CollectorRegistry())
         cloud = ScriptedCompleter()
         async with routed(settings(), metrics) as router:
-            hierarchy = Hierarchy(cloud, {"qwen-14b": cloud}, AnswerCache(Ladder([])), router)
+            hierarchy = Hierarchy(cloud, {"qwen-14b": cloud}, AnswerCache(Ladder()), router)
             decision = RoutingDecision(turn_id="t", tier=Tier.CLOUD, pool="qwen-14b", reason="complex")
             count_decision(metrics, hierarchy, decision)
             labels = {"tier": "cloud", "pool": "qwen-14b", "reason": "complex"}

@@ -157,7 +157,7 @@ class Node:
         self.hierarchy = Hierarchy(
             self.engines,
             {POOL: RemoteCompleter(self.bus, POOL, NODE, now=plan.now)},
-            AnswerCache(Ladder([tier], now=plan.now)),
+            AnswerCache(Ladder(tier, clock=plan.now)),
             Router(Policy(threshold=plan.threshold, pools=(PoolTerms(name=POOL),)), None, now=plan.now),
             observe=lambda decision: self.brain.observe_decision(decision),  # noqa: PLW0108 - the brain is made of this
             now=plan.now,

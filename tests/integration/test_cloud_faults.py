@@ -185,7 +185,7 @@ class Site:
         return Hierarchy(
             self.edge,
             {name: RemoteCompleter(bus, name, "edge-1") for name in pools},
-            AnswerCache(Ladder([])),
+            AnswerCache(Ladder()),
             Router(Policy(threshold=0.7, first_token_ms=FIRST_TOKEN_S * 1000, pools=terms), None),
             conditions=lambda: Conditions(cloud_reachable=bus.is_connected),
             observe=self.seen.append,

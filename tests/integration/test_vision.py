@@ -78,7 +78,7 @@ async def scene(eyes: ScriptedCompleter | None, *, private: str = "") -> AsyncGe
     hierarchy = Hierarchy(
         Sightless(edge),
         {"qwen-vl": RemoteCompleter(bus, "qwen-vl", "n1"), "qwen-14b": RemoteCompleter(bus, "qwen-14b", "n1")},
-        AnswerCache(Ladder([MemoryTier()])),
+        AnswerCache(Ladder(MemoryTier())),
         Router(POLICY, None),
         observe=here.decisions.append,
     )

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from edge.brain.flow import prefetch, stopped
+from edge.brain.flow import prefetch
 from tests.virtual_time import run
 
 
@@ -102,21 +102,5 @@ def test_cancelling_twice_still_waits_for_the_source() -> None:
             await reader
         assert reader.cancelled()
         assert source.is_closed
-
-    run(scene())
-
-
-def test_stopped_returns_for_a_task_that_failed_while_ending() -> None:
-    async def scene() -> None:
-        async def stubborn() -> None:
-            try:
-                await asyncio.sleep(10)
-            finally:
-                raise ValueError
-
-        task = asyncio.create_task(stubborn())
-        await asyncio.sleep(0)
-        await stopped(task)
-        assert task.done()
 
     run(scene())

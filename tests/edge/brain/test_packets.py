@@ -1,55 +1,52 @@
 from __future__ import annotations
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.brain.packets import PacketCache, SpeechKey
+from coordinator.cache.ladder import Ladder
+from coordinator.cache.memory import MemoryTier
+from edge.brain.packets import SpeechKey, SpeechMemory
+from tests.virtual_time import run
+
+KEY = SpeechKey(voice="v", language="zh", quality="32k-c5", words="你好。")
+PACKETS = (b"\x58abc", b"\x58def")
 
 
-def key(words: str, quality: str = "q") -> SpeechKey:
-    return SpeechKey(voice="v", language="zh", quality=quality, words=words)
+def test_a_sentence_is_known_under_the_first_of_several_keys() -> None:
+    memory = SpeechMemory(Ladder(MemoryTier()))
+    worse = msgspec.structs.replace(KEY, quality="16k-c1")
+    memory.put(worse, PACKETS)
+    assert memory.known([KEY]) is None
+    assert memory.known([KEY, worse]) == PACKETS
+    memory.put(KEY, PACKETS[:1])
+    assert memory.known([KEY, worse]) == PACKETS[:1]
 
 
-def test_what_was_put_comes_back_under_its_own_key_only() -> None:
-    cache = PacketCache()
-    cache.put(key("甲"), (b"1", b"2"))
-    cache.put(key("空"), ())
-    assert cache.get(key("甲")) == (b"1", b"2")
-    assert cache.get(key("空")) == ()
-    assert cache.get(key("甲", "other")) is None
+@pytest.mark.parametrize("other", [{"voice": "w"}, {"language": "en"}, {"quality": "24k-c1"}, {"words": "您好。"}])
+def test_another_voice_language_quality_or_sentence_is_another_key(other: dict[str, str]) -> None:
+    memory = SpeechMemory(Ladder(MemoryTier()))
+    memory.put(KEY, PACKETS)
+    assert memory.known([msgspec.structs.replace(KEY, **other)]) is None
 
 
-def test_the_one_used_longest_ago_makes_way() -> None:
-    cache = PacketCache(max_entries=2)
-    cache.put(key("a"), (b"1",))
-    cache.put(key("b"), (b"2",))
-    cache.get(key("a"))
-    cache.put(key("c"), (b"3",))
-    assert [cache.get(key(words)) for words in "abc"] == [(b"1",), None, (b"3",)]
+@given(st.tuples(*[st.text(max_size=4)] * 4), st.tuples(*[st.text(max_size=4)] * 4))
+def test_two_keys_have_one_name_only_if_they_are_the_same(one: tuple[str, ...], other: tuple[str, ...]) -> None:
+    names = [SpeechKey(voice=v, language=n, quality=q, words=w).name for v, n, q, w in (one, other)]
+    assert (names[0] == names[1]) is (one == other)
+    assert all(name.startswith("speech:") for name in names)
 
 
-def test_sentence_larger_than_the_cache_is_not_kept_and_drives_nobody_out() -> None:
-    cache = PacketCache(max_bytes=2000)
-    cache.put(key("a"), (b"1",))
-    cache.put(key("b"), (bytes(3000),))
-    assert cache.get(key("a")) == (b"1",)
-    assert cache.get(key("b")) is None
+@pytest.mark.parametrize("value", [b"", b"\xc1", msgspec.msgpack.encode(["text"]), msgspec.msgpack.encode({"a": 1})])
+def test_what_cannot_be_read_is_not_known(value: bytes) -> None:
+    ladder = Ladder(MemoryTier())
+    ladder.put(KEY.name, value)
+    assert SpeechMemory(ladder).known([KEY]) is None
 
 
-def test_cache_of_no_bytes_holds_nothing() -> None:
-    cache = PacketCache(max_bytes=0)
-    cache.put(key("a"), (b"1",))
-    assert len(cache) == cache.bytes == 0
+def test_without_far_tiers_nothing_is_found_there() -> None:
+    async def scenario() -> None:
+        assert await SpeechMemory(Ladder(MemoryTier())).find(KEY) is None
 
-
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 40)), max_size=200))
-def test_bytes_and_entries_stay_bounded_and_counted(puts: list[tuple[int, int]]) -> None:
-    cache = PacketCache(max_bytes=20_000, max_entries=8)
-    for words, packets in puts:
-        cache.put(key(str(words)), (bytes(200),) * packets)
-        assert 0 <= cache.bytes <= 20_000
-        assert len(cache) <= 8
-    largest = PacketCache(max_bytes=20_000)
-    for entry, packets in cache._entries.items():
-        largest.put(entry, packets)
-    assert largest.bytes == cache.bytes
+    run(scenario())

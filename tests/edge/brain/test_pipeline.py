@@ -3,13 +3,20 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import pytest
 
-from edge.brain.packets import SpeechPackets
+from coordinator.cache.answers import AnswerCache
+from coordinator.cache.ladder import Ladder
+from coordinator.cache.memory import MemoryTier
+from edge.brain.packets import SpeechMemory, SpeechPackets
 from edge.brain.pipeline import Event, Pipeline
 from edge.brain.sentences import Sentence
 from edge.brain.speaker import Speaker
+from edge.brain.spoken_answers import SpokenAnswers
+from models.engines import Completer
 from models.errors import CompletionError, RecognitionError, StageError, SynthesisError
 from models.prompts import CompletionDelta, Message, Prompt
 from models.scripted import ScriptedCompleter, ScriptedRecognizer, ScriptedSynthesizer
@@ -220,3 +227,79 @@ def test_importing_the_spine_loads_no_heavy_library() -> None:
     heavy = ["opuslib_next", "onnxruntime", "nats", "redis", "minio", "websockets", "llama_cpp", "ctranslate2", "soxr"]
     check = f"import sys, edge.brain.pipeline; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+# Spoken before
+
+
+def remembering(completer: Completer, synthesizer: ScriptedSynthesizer, question: str) -> Pipeline:
+    ladder, memory = Ladder(MemoryTier()), Ladder(MemoryTier())
+    speaker = Speaker(synthesizer, memory=SpeechMemory(memory))
+    spoken = SpokenAnswers(ladder, AnswerCache(ladder), voice="v", qualities=speaker.qualities)
+    return Pipeline(ScriptedRecognizer([question]), completer, speaker, spoken)
+
+
+class Keeping:
+    """A completer whose answers are remembered, or not."""
+
+    def __init__(self, *, is_kept: bool = True, fails: bool = False) -> None:
+        self.calls, self._is_kept, self._fails = 0, is_kept, fails
+
+    async def complete(self, _prompt: Prompt) -> AsyncGenerator[CompletionDelta, None]:
+        self.calls += 1
+        yield CompletionDelta(text="一百度。在海边。", model="m")
+        if self._fails:
+            raise CompletionError("broken off")
+        yield CompletionDelta(text="", is_kept=self._is_kept)
+
+
+def test_an_answer_that_was_spoken_is_sent_again_without_model_or_voice() -> None:
+    async def scenario() -> None:
+        completer, synthesizer = Keeping(), ScriptedSynthesizer(ms_per_character=10)
+        pipeline = remembering(completer, synthesizer, "水的沸点是多少度")
+        first, calls = await answer(pipeline), synthesizer.calls.started
+        second = await answer(pipeline)
+        assert (completer.calls, synthesizer.calls.started) == (1, calls)
+        assert [word for word in second.words if word != "speech"] == [word for word in first.words if word != "speech"]
+        assert second.words.count("speech") == 2
+        assert len({at_s for _, at_s in second.emitted}) == 1, "nothing is waited for"
+        assert second.observed.count("delta") == 2
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("completer", "synthesizer", "question"),
+    [
+        (Keeping(is_kept=False), ScriptedSynthesizer(), "水的沸点是多少度"),
+        (Keeping(fails=True), ScriptedSynthesizer(), "水的沸点是多少度"),
+        (Keeping(), ScriptedSynthesizer(failures=[1]), "水的沸点是多少度"),
+        (Keeping(), ScriptedSynthesizer(), "现在几点了"),
+    ],
+    ids=["not-kept", "broken-off", "left-out", "not-memorable"],
+)
+def test_what_was_not_whole_or_is_not_everybodys_is_answered_anew(
+    completer: Keeping, synthesizer: ScriptedSynthesizer, question: str
+) -> None:
+    async def scenario() -> None:
+        pipeline = remembering(completer, synthesizer, question)
+        for _ in range(2):
+            with suppress(CompletionError):
+                await answer(pipeline)
+        assert completer.calls == 2
+
+    run(scenario())
+
+
+def test_an_interrupted_answer_is_not_kept() -> None:
+    async def scenario() -> None:
+        completer = Keeping()
+        pipeline = remembering(completer, ScriptedSynthesizer(ms_per_character=10, delay_s=1.0), "水的沸点是多少度")
+        task = asyncio.create_task(answer(pipeline))
+        await asyncio.sleep(1.2)
+        task.cancel()
+        await asyncio.wait([task])
+        await answer(pipeline)
+        assert completer.calls == 2
+
+    run(scenario())

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.cache.ladder import Ladder
+from coordinator.cache.memory import MemoryTier
 from edge.brain.opus import OpusDecoder
-from edge.brain.packets import PacketCache
+from edge.brain.packets import SpeechMemory
 from edge.brain.quality import LEVELS, QualityController
 from edge.brain.speaker import FIRST_PIECE_PACKETS, PIECE_PACKETS, Speaker
 from models.errors import SynthesisError, VoiceError
@@ -164,8 +166,8 @@ def test_one_who_leaves_hurts_nobody_else(leaver: int) -> None:
 
 
 def test_work_stops_when_the_last_one_leaves_and_nothing_half_is_remembered() -> None:
-    voice = Slow()
-    speaker = Speaker(voice)
+    voice, memory = Slow(), MemoryTier()
+    speaker = Speaker(voice, memory=SpeechMemory(Ladder(memory)))
 
     async def scene() -> None:
         tasks = [asyncio.create_task(spoken(speaker)) for _ in range(2)]
@@ -176,7 +178,7 @@ def test_work_stops_when_the_last_one_leaves_and_nothing_half_is_remembered() ->
             await asyncio.wait([task])
         assert voice.running == 0
         assert nothing_runs(speaker)
-        assert len(speaker.cache) == 0
+        assert len(memory) == 0
         assert len(await spoken(speaker)) == 60
 
     run(scene())
@@ -187,7 +189,8 @@ def test_work_stops_when_the_last_one_leaves_and_nothing_half_is_remembered() ->
 def test_failure_reaches_everybody_after_the_packets_before_it_and_is_not_remembered(
     error: Callable[[], Exception],
 ) -> None:
-    speaker = Speaker(Slow(2, error))
+    memory = MemoryTier()
+    speaker = Speaker(Slow(2, error), memory=SpeechMemory(Ladder(memory)))
 
     async def listen() -> tuple[int, VoiceError | None]:
         heard = 0
@@ -208,7 +211,7 @@ def test_failure_reaches_everybody_after_the_packets_before_it_and_is_not_rememb
         assert None not in failures
         assert not any("secret" in str(failure) for failure in failures)
         assert len(set(map(id, failures))) == 3
-        assert len(speaker.cache) == 0
+        assert len(memory) == 0
         assert nothing_runs(speaker)
 
     run(scene())
@@ -282,7 +285,8 @@ def test_random_joins_and_leaves_give_everybody_all_packets_or_an_error_and_leav
     async def scene() -> None:
         flaky = random.Random(seed)
         voice = Slow(1, lambda: SynthesisError("mute")) if flaky.random() < 0.3 else Slow()
-        speaker = Speaker(voice, cache=PacketCache(max_bytes=max_bytes))
+        memory = MemoryTier(max_bytes=max_bytes)
+        speaker = Speaker(voice, memory=SpeechMemory(Ladder(memory)))
 
         async def listen(text: int, after: int, leave: int | None) -> None:
             await asyncio.sleep(after / 10)
@@ -294,7 +298,7 @@ def test_random_joins_and_leaves_give_everybody_all_packets_or_an_error_and_leav
             except SynthesisError:
                 assert voice._fail_after == 1
                 assert text > 0
-            assert speaker.cache.bytes <= max_bytes
+            assert memory.held_bytes <= max_bytes
 
         async with asyncio.TaskGroup() as group:
             for text, after, leave in listeners:

@@ -1,0 +1,62 @@
+"""What is remembered, where, and for how long: the kinds of values and the tiers' terms for each; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+L1_TTL_S, L2_TTL_S, L3_TTL_S = 300.0, 3600.0, 86_400.0
+"""Seed values."""
+
+
+class Kind(StrEnum):
+    """Kinds of values; the first part of a key."""
+
+    TRANSCRIPT = "transcript"
+    """What an utterance said, by its sound."""
+    ANSWER = "answer"
+    """The text of an answer, by its question."""
+    SPEECH = "speech"
+    """One spoken sentence as Opus packets, by voice, quality and words."""
+    AUDIO = "audio"
+    """A whole spoken answer, by its question, voice and quality."""
+
+
+class TierName(StrEnum):
+    """The tiers, nearest first."""
+
+    MEMORY = "memory"
+    REDIS = "redis"
+    OBJECT_STORE = "object-store"
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How long each tier keeps each kind."""
+
+    ttl_s: Mapping[str, Mapping[str, float]]
+    """By tier and kind, in seconds; a kind that is not named is not kept there."""
+    max_bytes: Mapping[str, int] = {}
+    """By tier; only this process's own memory is bounded by us."""
+
+    def of(self, tier: str, kind: str) -> float:
+        """Return how long ``tier`` keeps ``kind``, 0 for not at all."""
+        return self.ttl_s.get(tier, {}).get(kind, 0.0)
+
+
+def _each(ttl_s: float) -> dict[str, float]:
+    return dict.fromkeys(Kind, ttl_s)
+
+
+TERMS = Terms(
+    ttl_s={TierName.MEMORY: _each(L1_TTL_S), TierName.REDIS: _each(L2_TTL_S), TierName.OBJECT_STORE: _each(L3_TTL_S)}
+)
+"""All three tiers keep every kind for the time of the seeds."""
+COMPRESSED = frozenset({Kind.TRANSCRIPT, Kind.ANSWER})
+"""Kinds of text. Opus packets do not get shorter."""
+
+
+def kind_of(key: str) -> str:
+    """Return the kind of the value that ``key`` names."""
+    return key.partition(":")[0]

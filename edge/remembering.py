@@ -1,0 +1,75 @@
+"""The cache of an edge node, put together by settings; decides nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from coordinator.cache.answers import AnswerCache
+from coordinator.cache.config import CacheConfig, read_cache_config
+from coordinator.cache.kinds import L3_TTL_S, TERMS, Terms, TierName
+from coordinator.cache.ladder import Ladder
+from coordinator.cache.memory import MemoryTier
+from coordinator.cache.object_store import ObjectStoreTier
+from coordinator.cache.redis_tier import RedisTier
+from coordinator.cache.tiers import FarTier
+from coordinator.metrics import Metrics
+from edge.settings import EdgeSettings
+
+_log = structlog.get_logger()
+
+_MIB = 1 << 20
+
+
+@asynccontextmanager
+async def remembering(settings: EdgeSettings, metrics: Metrics) -> AsyncGenerator[Ladder, None]:
+    """Yield the tiers that the settings name, filled and read while the body runs; raise ConfigError."""
+    config = _config(settings)
+    for note in config.notes:
+        _log.info("cache_config_not_ours", field=note)
+    async with AsyncExitStack() as stack:
+        far: list[FarTier] = []
+        if settings.redis_url:
+            far.append(await stack.enter_async_context(RedisTier.connect(settings.redis_url)))
+        if settings.s3_url:
+            far.append(await stack.enter_async_context(_object_store(settings, config.terms)))
+        memory = MemoryTier(max_bytes=config.terms.max_bytes.get(TierName.MEMORY, settings.cache_mib * _MIB))
+        terms = config.terms if far else lasting(config.terms)
+        ladder = Ladder(memory, far, terms=terms, observe=metrics.observe_cache)
+        metrics.cache_bytes.labels(TierName.MEMORY).set_function(lambda: memory.held_bytes)
+        metrics.cache_entries.labels(TierName.MEMORY).set_function(lambda: len(memory))
+        for name, waiting in ladder.writes_waiting.items():
+            metrics.queue_size.labels(f"cache-{name}").set_function(waiting)
+        yield await stack.enter_async_context(ladder.open())
+
+
+def answers(settings: EdgeSettings, ladder: Ladder) -> AnswerCache:
+    """Return the memory of answers; of none when the settings want none."""
+    kept = ladder if settings.answer_cache else Ladder()
+    version = f"{settings.llm_name}|{settings.pool}"
+    return AnswerCache(kept, version, scope=settings.cache_scope, group=settings.region)
+
+
+def lasting(terms: Terms) -> Terms:
+    """Return the terms of a process with nothing beyond its memory: that keeps each kind as long as any tier would have."""
+    longest: dict[str, float] = {}
+    for kinds in terms.ttl_s.values():
+        for kind, ttl_s in kinds.items():
+            longest[kind] = max(ttl_s, longest.get(kind, 0.0))
+    return Terms(ttl_s={TierName.MEMORY: longest}, max_bytes=terms.max_bytes)
+
+
+def _config(settings: EdgeSettings) -> CacheConfig:
+    return CacheConfig(terms=TERMS) if settings.cache_config is None else read_cache_config(settings.cache_config)
+
+
+def _object_store(settings: EdgeSettings, terms: Terms) -> AbstractAsyncContextManager[FarTier]:
+    return ObjectStoreTier.connect(
+        settings.s3_url,
+        settings.s3_bucket,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key.get_secret_value(),
+        longest_ttl_s=max(terms.ttl_s.get(TierName.OBJECT_STORE, {}).values(), default=L3_TTL_S),
+    )
