@@ -17,7 +17,8 @@ import msgspec
 from benchmarks.bus_loop import cpu_s
 from benchmarks.bus_upstream import Watched
 from coordinator import wire
-from coordinator.bus import Bus, NatsBus
+from coordinator.bus import Bus
+from coordinator.nats_bus import NatsBus
 from coordinator.remote import Asker
 from manifests.processes import Children, accepts_connections, children, free_ports
 from manifests.servers import nats_server

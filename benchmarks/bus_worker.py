@@ -14,7 +14,7 @@ from benchmarks.bus_loop import loop_factory
 from cloud.admission import Admission, Terms
 from cloud.worker import PoolWorker
 from coordinator import wire
-from coordinator.bus import NatsBus
+from coordinator.nats_bus import NatsBus
 from models.prompts import CompletionDelta, Prompt, Usage
 
 MAX_RUNNING = 4096

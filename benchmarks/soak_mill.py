@@ -22,7 +22,7 @@ import structlog
 from benchmarks.soak_garbage import FrameGarbage, real_packets
 from benchmarks.soak_memory import own_rss_mib
 from benchmarks.soak_texts import HELLO, TextGarbage
-from coordinator.bus import MemoryBus
+from coordinator.memory_bus import MemoryBus
 from edge import seam
 from edge.brain.opus import MAX_FRAME_MS, OpusDecoder
 from edge.brain.stage import stage

@@ -24,9 +24,9 @@ from prometheus_client import CollectorRegistry
 from benchmarks.soak_engines import engines
 from benchmarks.soak_memory import own_fds, own_rss_mib
 from coordinator import wire
-from coordinator.bus import MemoryBus
 from coordinator.cache.ladder import Ladder
 from coordinator.cache.memory import MemoryTier
+from coordinator.memory_bus import MemoryBus
 from coordinator.metrics import Metrics
 from coordinator.turns import TurnRecord
 from edge.assembly import assembled

@@ -24,7 +24,8 @@ from rich.table import Table
 
 from benchmarks.report import Engines, report_of, show, summary, table_of, write_json
 from coordinator import wire
-from coordinator.bus import Bus, NatsBus
+from coordinator.bus import Bus
+from coordinator.nats_bus import NatsBus
 from coordinator.turns import Tier, TurnRecord, decode_turn
 from edge.simulator.bootstrap import Identity
 from edge.simulator.client import connect

@@ -19,8 +19,8 @@ from cloud.replica import Replica, Upstream
 from cloud.settings import CloudSettings
 from cloud.upstream import OpenAIUpstream
 from cloud.worker import PoolWorker
-from coordinator.bus import NatsBus
 from coordinator.metrics import Metrics
+from coordinator.nats_bus import NatsBus
 from coordinator.probes import probes, serve_http
 from models.errors import ConfigError
 

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from coordinator import wire
 from coordinator.buckets import JetStreamBucket
-from coordinator.bus import Bus, NatsBus
+from coordinator.bus import Bus
 from coordinator.cluster.api import check_installed
 from coordinator.cluster.endpoints import service_port
 from coordinator.fleet.bootstrap import MAX_BODY_BYTES, answer, read_question
@@ -26,6 +26,7 @@ from coordinator.fleet.registry import Registry
 from coordinator.fleet.tokens import mint
 from coordinator.jetstream import JetStream
 from coordinator.metrics import Metrics
+from coordinator.nats_bus import NatsBus
 from coordinator.openai_api.access import keys_from
 from coordinator.openai_api.choice import EDGE
 from coordinator.openai_api.routes import OpenAIApi

@@ -16,8 +16,8 @@ import msgspec
 import structlog
 import typer
 
-from coordinator.bus import NatsBus
 from coordinator.jetstream import JetStream
+from coordinator.nats_bus import NatsBus
 from coordinator.settings import ProcessSettings, load
 from models.errors import ConfigError, VoiceError
 

@@ -8,6 +8,8 @@ from models.errors import ConfigError
 
 _REFUSAL = re.compile("authorization|authentication", re.IGNORECASE)
 """What nats-server says to a user it does not let in, or lets in no longer."""
+_FORBIDDEN = re.compile(r'permissions violation for (publish|subscription) to "([^"]{1,400})"', re.IGNORECASE)
+RIGHTS_MEND = "the key's role does not allow it: see xiaozhi-fleet keys list, and coordinator/nats_rights.py for the roles' rights"
 
 
 def check_seed(seed: str) -> None:
@@ -27,3 +29,9 @@ def mend_for(reason: str) -> str:
     if not _REFUSAL.search(reason):
         return ""
     return "is the NKey seed, or the user in the address, one that nats-server knows?"
+
+
+def forbidden_in(reason: str) -> tuple[str, str] | None:
+    """Return what the server says that a user may not do, "publish" or "subscription", and the subject; None when it says no such thing."""
+    match = _FORBIDDEN.search(reason)
+    return None if match is None else (match[1].lower(), match[2])

@@ -280,14 +280,14 @@ class RemoteCompleter:
         silence_s: float = wire.ANSWER_SILENCE_S,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``asker`` is the process's own; without one every request opens and closes an ear for itself, which costs much more.
+        """``asker`` is the process's own, whose edge then asks; without one every request opens and closes an ear, which costs much more.
 
         ``first_token_ms`` tells how long the first token is waited for, 0 for as long as the budget: a worker refuses what it cannot
         answer by then.
         """
         self._bus = bus
         self._pool = pool
-        self._edge_id = edge_id
+        self._edge_id = edge_id if asker is None else asker.edge_id
         self._asker = asker
         self._priority = priority
         self._first_token_ms = first_token_ms

@@ -15,7 +15,8 @@ import structlog
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from coordinator.bus import CONNECT_S, without_password
+from coordinator.bus import without_password
+from coordinator.nats_bus import CONNECT_S
 from models.errors import ConfigError
 
 MASK = "********"

@@ -14,10 +14,12 @@ from prometheus_client import CollectorRegistry
 
 from coordinator import wire
 from coordinator.buckets import JetStreamBucket
-from coordinator.bus import Bus, MemoryBus, NatsBus
+from coordinator.bus import Bus
 from coordinator.fleet.tokens import TokenAuthenticator
 from coordinator.jetstream import JetStream
+from coordinator.memory_bus import MemoryBus
 from coordinator.metrics import Metrics
+from coordinator.nats_bus import NatsBus
 from coordinator.probes import Checks, probes, serve_http
 from edge.assembly import assembled
 from edge.background import running

@@ -17,7 +17,8 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from coordinator.bus import Bus, NatsBus
+from coordinator.bus import Bus
+from coordinator.nats_bus import NatsBus
 from coordinator.turns import RoutingDecision, Tier, TurnRecord, decode_turn
 from coordinator.wire import turn_subject
 from edge.seam import ListenMode

@@ -24,7 +24,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from coordinator.bus import NatsBus
+from coordinator.nats_bus import NatsBus
 from coordinator.remote import RemoteCompleter
 from manifests import servers
 from manifests.processes import Children, answers, children, free_ports

@@ -24,7 +24,7 @@ HEAVY = {
     "minio": {"coordinator/cache/object_store.py"},
     "misaki": {"models/kokoro.py"},
     "moka_py": {"coordinator/cache/memory.py"},
-    "nats": {"coordinator/bus.py"},
+    "nats": {"coordinator/nats_bus.py"},
     "kaldi_native_fbank": {"models/fbank.py"},
     "onnx": {
         "models/factory/quantize.py",

@@ -20,6 +20,8 @@ PREFIX = "xiaozhi:"
 _LEASE = "lease:"
 _CLUSTER = "redis+cluster://"
 _PAGE = 500
+_STUMBLES = (ValueError, TypeError, LookupError, AttributeError)
+"""What the library's parser and its callbacks raise for ":abc", "$-5", or a number where a list belongs."""
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 
 
@@ -50,12 +52,15 @@ class RedisTier:
 
     async def get(self, key: str) -> bytes | None:
         """Return the bytes; raise CacheError when the server is away or holds another type under the key."""
-        stored: bytes | None = await self._call(self._client.get(PREFIX + key))
-        return stored
+        stored = await self._call(self._client.get(PREFIX + key))
+        if stored is None or isinstance(stored, bytes):
+            return stored
+        raise CacheError(f"redis: GET was answered with {type(stored).__name__}")
 
     async def put(self, key: str, stored: bytes, ttl_s: float) -> None:
         """Keep the bytes; raise CacheError when the server is away or full."""
-        await self._call(self._client.set(PREFIX + key, stored, px=max(1, int(ttl_s * 1000))))
+        if not await self._call(self._client.set(PREFIX + key, stored, px=max(1, int(ttl_s * 1000)))):
+            raise CacheError("redis: SET was not answered with OK")
 
     async def drop(self, key: str) -> None:
         """Forget the bytes, of whatever type; raise CacheError."""
@@ -137,12 +142,12 @@ def _unheard(call: asyncio.Future[Any]) -> None:
 
 @contextmanager
 def _translated() -> Generator[None, None, None]:
-    """Raise CacheError for whatever the library raises."""
+    """Raise CacheError for whatever the library raises, also where it stumbles over a reply that no Redis sends."""
     import redis.exceptions
 
     try:
         yield
-    except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
+    except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError, *_STUMBLES) as error:
         raise CacheError(f"redis: {type(error).__name__}") from error
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks.bus import TARGETS, hierarchy, tables_of
 from benchmarks.bus_load import prompt_of
 from benchmarks.bus_site import EDGE, POOL
-from coordinator.bus import MemoryBus
+from coordinator.memory_bus import MemoryBus
 from coordinator.remote import RemoteCompleter
 from tests.virtual_time import run
 

@@ -4,7 +4,7 @@ import asyncio
 
 from benchmarks.bus_site import POOL, _heard
 from coordinator import wire
-from coordinator.bus import MemoryBus
+from coordinator.memory_bus import MemoryBus
 from tests.virtual_time import run
 
 

@@ -9,8 +9,8 @@ import pytest
 from benchmarks.__main__ import NAMES, main, usage
 from benchmarks.turns import SENTENCES, Case, Measured, Records, cases, errors_of, results_of, rss_mib, tables_of
 from coordinator import wire
-from coordinator.bus import MemoryBus
 from coordinator.cache.keys import is_memorable
+from coordinator.memory_bus import MemoryBus
 from coordinator.routing.complexity import THRESHOLD, complexity
 from coordinator.turns import Marks, RoutingDecision, Tier, TurnRecord
 from edge.simulator.turn import TurnResult

@@ -14,7 +14,7 @@ from cloud.app import cluster, run
 from cloud.cluster_config import ClusterConfig
 from cloud.settings import CloudSettings
 from coordinator import wire
-from coordinator.bus import MemoryBus
+from coordinator.memory_bus import MemoryBus
 from coordinator.remote import RemoteCompleter
 from coordinator.settings import load
 from models.errors import CloudUnreachableError, ConfigError

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cloud.admission import Admission, Terms
 from cloud.worker import BEAT_S, CANCELS_KEPT, PoolWorker
 from coordinator import wire
-from coordinator.bus import MemoryBus
+from coordinator.memory_bus import MemoryBus
 from coordinator.remote import Asker, RemoteCompleter
 from models.engines import Completer
 from models.errors import CloudUnreachableError, CompletionError, ConfigError, DeadlineError, OverloadedError

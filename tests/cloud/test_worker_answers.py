@@ -8,7 +8,7 @@ import pytest
 
 from cloud.worker_answers import Answer, Outbox
 from coordinator import wire
-from coordinator.bus import MemoryBus
+from coordinator.memory_bus import MemoryBus
 from models.errors import CloudUnreachableError, OverloadedError
 from models.prompts import CompletionDelta, Usage
 from tests.virtual_time import run

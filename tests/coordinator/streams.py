@@ -7,7 +7,8 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
-from coordinator.bus import Headers, MemoryBus
+from coordinator.bus import Headers
+from coordinator.memory_bus import MemoryBus
 
 
 class HeaderMemoryBus(MemoryBus):

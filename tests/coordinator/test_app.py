@@ -17,11 +17,12 @@ from starlette.testclient import TestClient
 
 from coordinator import wire
 from coordinator.app import Bootstrap, check, first_policy, hear_edges, listing, open_api, run
-from coordinator.bus import Bus, MemoryBus
+from coordinator.bus import Bus
 from coordinator.cluster import api
 from coordinator.fleet.bootstrap import MAX_BODY_BYTES
 from coordinator.fleet.registry import Registry
 from coordinator.fleet.tokens import TokenAuthenticator
+from coordinator.memory_bus import MemoryBus
 from coordinator.metrics import Metrics
 from coordinator.probes import probes
 from coordinator.remote import Asker

@@ -7,7 +7,8 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from coordinator import wire
-from coordinator.bus import MemoryBus, Subscription
+from coordinator.bus import Subscription
+from coordinator.memory_bus import MemoryBus
 from coordinator.remote import (
     CANCEL_S,
     MAX_FRAMES_WAITING,

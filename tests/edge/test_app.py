@@ -12,8 +12,9 @@ import pytest
 import structlog.testing
 
 from coordinator import wire
-from coordinator.bus import MemoryBus, Subscription
+from coordinator.bus import Subscription
 from coordinator.fleet.tokens import mint
+from coordinator.memory_bus import MemoryBus
 from edge import app, engines
 from edge.settings import EdgeSettings
 from models.errors import CatalogError, ConfigError, DeviceAuthError, VoiceError

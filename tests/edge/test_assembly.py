@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from coordinator.bus import MemoryBus
 from coordinator.cache.ladder import Ladder
 from coordinator.cache.memory import MemoryTier
+from coordinator.memory_bus import MemoryBus
 from coordinator.metrics import Metrics
 from edge.assembly import LEEWAY, assembled, intakes, session_options
 from edge.brain.groups import endpointing_of

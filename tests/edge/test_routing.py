@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry
 
 from coordinator.breaker import Outcome
 from coordinator.buckets import MemoryBucket
-from coordinator.bus import MemoryBus
 from coordinator.cache.answers import AnswerCache
 from coordinator.cache.ladder import Ladder
 from coordinator.hierarchy import Hierarchy
+from coordinator.memory_bus import MemoryBus
 from coordinator.metrics import Metrics
 from coordinator.routing.policy import Conditions, Policy, policy_document
 from coordinator.turns import RoutingDecision, Tier

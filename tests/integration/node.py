@@ -21,11 +21,11 @@ import msgspec
 import numpy as np
 
 from cloud.worker import PoolWorker
-from coordinator.bus import MemoryBus
 from coordinator.cache.answers import AnswerCache
 from coordinator.cache.ladder import Ladder
 from coordinator.cache.memory import MemoryTier
 from coordinator.hierarchy import Hierarchy
+from coordinator.memory_bus import MemoryBus
 from coordinator.remote import RemoteCompleter
 from coordinator.routing.policy import Policy, PoolTerms
 from coordinator.routing.router import Router

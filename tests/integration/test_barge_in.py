@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from cloud.upstream import OpenAIUpstream
-from coordinator.bus import MemoryBus
+from coordinator.memory_bus import MemoryBus
 from edge.seam import ListenMode
 from edge.simulator.device import Device
 from edge.simulator.firmware import State

@@ -15,10 +15,10 @@ import pytest
 
 from coordinator import wire
 from coordinator.breaker import State
-from coordinator.bus import NatsBus
 from coordinator.cache.answers import AnswerCache
 from coordinator.cache.ladder import Ladder
 from coordinator.hierarchy import Hierarchy
+from coordinator.nats_bus import NatsBus
 from coordinator.remote import RemoteCompleter
 from coordinator.routing.policy import Conditions, Policy, PoolTerms
 from coordinator.routing.router import Router

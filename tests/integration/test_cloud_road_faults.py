@@ -5,232 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
-import httpx
-import msgspec
 import pytest
 
-from benchmarks.bus_upstream import Ending, Watched
-from coordinator import wire
-from coordinator.bus import NatsBus
-from coordinator.remote import Asker, RemoteCompleter
-from manifests.processes import Child, Children, accepts_connections, children, free_ports
-from manifests.servers import nats_server
-from models.errors import CloudUnreachableError, CompletionError
-from models.prompts import Message, Prompt
+from coordinator.nats_bus import NatsBus
+from coordinator.remote import Asker
+from models.errors import CloudUnreachableError
+from tests.integration.road import (
+    ANSWER_S,
+    EDGE_SAYS,
+    LIMIT_S,
+    TOKENS,
+    Hole,
+    prompt_of,
+    site,
+    told,
+    well_again_after_s,
+)
 from tests.real_time import run
-
-POOL = "qwen-14b"
-TOKENS = 8
-TURN_EVERY_S = 0.05
-PROMPT_S = 1.0
-"""A turn that takes longer is not well: the answers here take a tenth of it."""
-WELL_S = 2.0
-"""So long all turns must be well again before the fault counts as over."""
-LIMIT_S = 30.0
-"""What a busy machine may take where seconds are promised; figures are printed."""
-PINGS = {"ping_interval": "2s", "ping_max": 2}
-
-
-def prompt_of(plan: str) -> Prompt:
-    return Prompt(turn_id="t", messages=(Message(role="user", text=plan),), budget_ms=8_000)
-
-
-class Hole:
-    """A way to a port that can start to swallow everything, as a network does that drops packets."""
-
-    def __init__(self, target: int) -> None:
-        self.port = free_ports(1)[0]
-        self._target = target
-        self._open = asyncio.Event()
-        self._open.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @asynccontextmanager
-    async def dug(self) -> AsyncGenerator[None, None]:
-        server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
-        try:
-            yield
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            await server.wait_closed()
-
-    def swallow(self) -> None:
-        self._open.clear()
-
-    def heal(self) -> None:
-        self._open.set()
-
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        try:
-            await self._open.wait()
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
-            async with asyncio.TaskGroup() as ways:
-                ways.create_task(self._carry(reader, back))
-                ways.create_task(self._carry(there, writer))
-        except* (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-            self._tasks.discard(task)
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65_536):
-                await self._open.wait()
-                writer.write(data)
-        finally:
-            writer.close()
-        raise ConnectionResetError
-
-
-class Site:
-    """Servers, workers and a stub upstream as processes, and the edge's ear in this one."""
-
-    def __init__(self, group: Children, base: Path) -> None:
-        self.group, self.base = group, base
-        self.nats_port, self.upstream_port = free_ports(2)
-        self.edge: NatsBus
-        self.asker: Asker
-        self.nats: Child
-        self.workers: dict[str, Child] = {}
-
-    async def serve(self) -> None:
-        config: dict[str, object] = {"host": "127.0.0.1", "port": self.nats_port, **PINGS}
-        await nats_server(self.group, self.base, "nats", config, lambda _line: None)
-        self.nats = self.group.running[-1]
-
-    async def upstream(self) -> None:
-        command = [sys.executable, "-m", "benchmarks.bus_upstream", str(self.upstream_port)]
-        child = await self.group.start("upstream", command)
-        await self.group.wait_ready(child, lambda: accepts_connections(self.upstream_port), LIMIT_S)
-
-    async def worker(self, name: str, nats_port: int | None = None) -> None:
-        env = {
-            "CLOUD_NATS_URL": f"nats://127.0.0.1:{nats_port or self.nats_port}",
-            "CLOUD_HTTP_PORT": "0",
-            "CLOUD_POOL": POOL,
-            "CLOUD_UPSTREAM_URL": f"http://127.0.0.1:{self.upstream_port}",
-            "CLOUD_MAX_RUNNING": "100",
-            "CLOUD_WORKER_ID": name,
-            "CLOUD_LOG_FORMAT": "json",
-        }
-        self.workers[name] = await self.group.start(name, [sys.executable, "-m", "cloud"], env=env)
-
-    async def ready(self) -> None:
-        missing = set(self.workers)
-        async with self.edge.subscribe(wire.pool_beat_subject(POOL, "*")) as beats, asyncio.timeout(LIMIT_S):
-            async for message in beats:
-                beat = wire.decode_pool_beat(message.payload)
-                missing -= {beat.worker_id} if beat.ready else set()
-                if not missing:
-                    return
-
-    async def kill(self, child: Child) -> None:
-        child.process.kill()
-        await child.process.wait()
-        self.group.running.remove(child)
-
-    async def watched(self) -> Watched:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            answer = await client.get(f"http://127.0.0.1:{self.upstream_port}/watched")
-        return msgspec.json.decode(answer.content, type=Watched)
-
-    @property
-    def completer(self) -> RemoteCompleter:
-        return RemoteCompleter(self.edge, POOL, "edge-1", asker=self.asker)
-
-    async def ending(self) -> Ending:
-        """Return how the next named answer ended."""
-        while not (endings := (await self.watched()).endings):  # noqa: ASYNC110  # as above
-            await asyncio.sleep(0.02)
-        return endings[0]
-
-    async def ask(self, plan: str = f"{TOKENS} 20 5 -") -> str:
-        async with aclosing(self.completer.complete(prompt_of(plan))) as deltas:
-            return "".join([delta.text async for delta in deltas])
-
-    async def nothing_is_left(self) -> None:
-        """See that no request is under way at the upstream, in the edge's ear, or at the workers that are alive."""
-        assert self.asker.waiting == 0
-        async with asyncio.timeout(LIMIT_S):
-            while (await self.watched()).open:  # noqa: ASYNC110  # another process: nothing to wait on
-                await asyncio.sleep(0.05)
-            async with self.edge.subscribe(wire.pool_beat_subject(POOL, "*")) as beats:
-                idle: set[str] = set()
-                alive = {name for name, child in self.workers.items() if not child.has_ended()}
-                async for message in beats:
-                    beat = wire.decode_pool_beat(message.payload)
-                    idle |= {beat.worker_id} if beat.running == beat.waiting == 0 else set()
-                    if alive <= idle:
-                        return
-
-
-@asynccontextmanager
-async def site(base: Path, *, workers: int = 2) -> AsyncGenerator[Site, None]:
-    async with children(base) as group:
-        made = Site(group, base)
-        await made.serve()
-        await made.upstream()
-        for number in range(workers):
-            await made.worker(f"w{number + 1}")
-        async with NatsBus.connect(f"nats://127.0.0.1:{made.nats_port}", name="edge") as edge:
-            made.edge = edge
-            async with Asker.open(edge, "edge-1") as made.asker:
-                await made.ready()
-                yield made
-                await made.nothing_is_left()
-
-
-async def well_again_after_s(made: Site, fault: Callable[[], Awaitable[None]]) -> float:
-    """Ask a turn every so often, do the fault, and return how long after it the first of only well turns was asked.
-
-    Returns once all turns asked within ``WELL_S`` were well.
-    """
-    ill: list[float] = []
-
-    async def turn() -> None:
-        asked_s = time.monotonic()
-        try:
-            is_well = await made.ask() == "好" * TOKENS
-        except CompletionError:
-            is_well = False
-        if not is_well or time.monotonic() - asked_s > PROMPT_S:
-            ill.append(asked_s)
-
-    async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
-
-        async def load() -> None:
-            while True:
-                tasks.create_task(turn())
-                await asyncio.sleep(TURN_EVERY_S)
-
-        loading = tasks.create_task(load())
-        await asyncio.sleep(1.0)
-        ill.clear()
-        began_s = time.monotonic()
-        await fault()
-        while time.monotonic() - max([began_s, *ill]) < WELL_S + 3 * PROMPT_S:  # noqa: ASYNC110  # until nothing happens
-            await asyncio.sleep(0.1)
-        loading.cancel()
-    return max([began_s, *ill]) - began_s
-
-
-def told(fault: str, took_s: float) -> None:
-    """Show a figure, which no assertion hangs on."""
-    print(f"{fault} {took_s:.2f} s")  # noqa: T201  # read with pytest -s
 
 
 def test_turns_go_on_when_a_worker_is_killed(tmp_path: Path) -> None:
@@ -328,3 +124,104 @@ def test_turns_go_on_when_the_edge_s_network_comes_back(tmp_path: Path) -> None:
                 made.edge, made.asker = before
 
     run(scenario(), timeout_s=90)
+
+
+# The server of messages frozen or out of reach: the edge's own model answers meanwhile
+
+
+def test_an_edge_answers_while_the_server_of_messages_is_frozen_and_asks_the_cloud_when_it_thaws(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with site(tmp_path) as made:
+            edge = made.hierarchy
+
+            async def ask() -> str:
+                async with aclosing(edge.complete(prompt_of(f"{TOKENS} 20 5 -"))) as deltas:
+                    return "".join([delta.text async for delta in deltas])
+
+            async def freeze() -> None:
+                os.kill(made.nats.pid, signal.SIGSTOP)
+
+            async def thaw() -> None:
+                os.kill(made.nats.pid, signal.SIGCONT)
+
+            assert await ask() == "好" * TOKENS
+            took_s = await well_again_after_s(made, freeze, ask=ask, within_s=ANSWER_S)
+            told("NATS frozen: an edge's turns answered within 3 s again after", took_s)
+            assert await ask() == EDGE_SAYS
+            told("NATS thawed: the pool answers again after", await well_again_after_s(made, thaw))
+            await until_the_cloud_speaks(ask)
+
+    run(scenario(), timeout_s=120)
+
+
+def test_an_edge_answers_while_the_server_of_messages_is_in_a_black_hole_and_asks_the_cloud_afterwards(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with site(tmp_path) as made:
+            hole = Hole(made.nats_port)
+            async with (
+                hole.dug(),
+                NatsBus.connect(f"nats://127.0.0.1:{hole.port}", name="edge-2") as bus,
+                Asker.open(bus, "edge-2") as asker,
+            ):
+                made.edge, made.asker, before = bus, asker, (made.edge, made.asker)
+                edge = made.hierarchy
+
+                async def ask() -> str:
+                    async with aclosing(edge.complete(prompt_of(f"{TOKENS} 20 5 -"))) as deltas:
+                        return "".join([delta.text async for delta in deltas])
+
+                async def swallow() -> None:
+                    hole.swallow()
+
+                async def heal() -> None:
+                    hole.heal()
+
+                assert await ask() == "好" * TOKENS
+                took_s = await well_again_after_s(made, swallow, ask=ask, within_s=ANSWER_S)
+                told("NATS in a black hole: an edge's turns answered within 3 s again after", took_s)
+                assert await ask() == EDGE_SAYS
+                told(
+                    "NATS back from the black hole: the pool answers again after", await well_again_after_s(made, heal)
+                )
+                await until_the_cloud_speaks(ask)
+                made.edge, made.asker = before
+
+    run(scenario(), timeout_s=120)
+
+
+async def until_the_cloud_speaks(ask: Callable[[], Awaitable[str]]) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while await ask() != "好" * TOKENS:  # noqa: ASYNC110  # other processes: nothing to wait on
+            await asyncio.sleep(0.1)
+
+
+# A replica out of reach
+
+
+def test_turns_go_on_when_a_replica_s_network_swallows_everything(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with site(tmp_path, workers=0) as made:
+            holes = [Hole(made.upstream_port) for _ in range(3)]
+            async with AsyncExitStack() as stack:
+                for hole in holes:
+                    await stack.enter_async_context(hole.dug())
+                urls = [f"http://127.0.0.1:{hole.port}" for hole in holes]
+                await made.worker("w1", upstream_urls=urls)
+                await made.ready()
+
+                async def swallow() -> None:
+                    holes[0].swallow()
+
+                async def heal() -> None:
+                    holes[0].heal()
+
+                told("replica in a black hole: turns well again after", await well_again_after_s(made, swallow))
+                told("replica back: turns well again after", await well_again_after_s(made, heal))
+                await made.nothing_is_left()
+                await made.kill(made.workers.pop("w1"))
+
+    run(scenario(), timeout_s=120)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.buckets import JetStreamBucket
-from coordinator.bus import NatsBus
 from coordinator.jetstream import JetStream
+from coordinator.nats_bus import NatsBus
 from coordinator.nats_rights import Role
 from coordinator.nats_users import User, added, new_seed, revoked, users_text
 from coordinator.policy_store import POLICY_KEEPING

@@ -16,7 +16,8 @@ import structlog.testing
 
 from cloud.worker import PoolWorker
 from coordinator import wire
-from coordinator.bus import Bus, NatsBus, Subscription
+from coordinator.bus import Bus, Subscription
+from coordinator.nats_bus import NatsBus
 from coordinator.remote import RemoteCompleter
 from coordinator.wire import MAX_PAYLOAD_BYTES
 from manifests.processes import Child, Children, children, free_ports, stop_child

@@ -14,8 +14,9 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from coordinator.bus import Bus, NatsBus
+from coordinator.bus import Bus
 from coordinator.metrics import Metrics
+from coordinator.nats_bus import NatsBus
 from coordinator.probes import probes, serve_http
 from manifests.processes import children, free_ports
 from manifests.servers import nats_server

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from coordinator import buckets, jetstream, wire
 from coordinator.buckets import JetStreamBucket, Keeping
-from coordinator.bus import NatsBus
 from coordinator.commands import explain, replay
 from coordinator.jetstream import JetStream
+from coordinator.nats_bus import NatsBus
 from coordinator.policy_commands import app as policy_app
 from coordinator.policy_store import POLICY_KEEPING
 from coordinator.policy_watch import PolicyWatch

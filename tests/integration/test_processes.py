@@ -19,9 +19,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from coordinator import wire
-from coordinator.bus import NatsBus
 from coordinator.fleet.tokens import TokenAuthenticator
 from coordinator.metrics import Metrics
+from coordinator.nats_bus import NatsBus
 from coordinator.probes import probes, serve_http
 from coordinator.remote import RemoteCompleter
 from manifests.processes import Child, Children, children, free_ports

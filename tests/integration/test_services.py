@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator import wire
-from coordinator.bus import NatsBus
+from coordinator.nats_bus import NatsBus
 from coordinator.nats_rights import Role, rights_of
 from coordinator.remote import RemoteCompleter
 from manifests.processes import Child, Children, children, free_ports

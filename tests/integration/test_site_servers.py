@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.bus import NatsBus
 from coordinator.cache.object_store import ObjectStoreTier
+from coordinator.nats_bus import NatsBus
 from coordinator.nats_users import new_seed
 from manifests import servers
 from manifests.processes import Children, children

@@ -13,11 +13,11 @@ import pytest
 from starlette.applications import Starlette
 
 from cloud.worker import PoolWorker
-from coordinator.bus import MemoryBus
 from coordinator.cache.answers import AnswerCache
 from coordinator.cache.ladder import Ladder
 from coordinator.cache.memory import MemoryTier
 from coordinator.hierarchy import Hierarchy
+from coordinator.memory_bus import MemoryBus
 from coordinator.probes import serve_http
 from coordinator.remote import RemoteCompleter
 from coordinator.routing.policy import Policy, PoolTerms

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from coordinator.bus import MemoryBus
+from coordinator.memory_bus import MemoryBus
 from coordinator.turns import Marks, RoutingDecision, Tier, TurnRecord
 from coordinator.wire import encode, turn_subject
 from edge.simulator.turn import Interruption, TurnResult

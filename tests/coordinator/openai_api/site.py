@@ -13,7 +13,8 @@ import msgspec
 from starlette.applications import Starlette
 
 from cloud.worker import PoolWorker
-from coordinator.bus import Bus, MemoryBus
+from coordinator.bus import Bus
+from coordinator.memory_bus import MemoryBus
 from coordinator.openai_api.request import RequestLimits
 from coordinator.openai_api.routes import OpenAIApi
 from coordinator.remote import RemoteCompleter

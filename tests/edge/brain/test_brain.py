@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from coordinator import wire
-from coordinator.bus import MemoryBus
+from coordinator.memory_bus import MemoryBus
 from coordinator.turns import Marks, RoutingDecision, Tier, TurnRecord, decode_turn
 from edge import seam
 from edge.brain.brain import Brain, stages_of

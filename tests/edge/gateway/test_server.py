@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from coordinator.bus import MemoryBus
+from coordinator.memory_bus import MemoryBus
 from edge import seam
 from edge.gateway.lifetime import Limits
 from edge.gateway.observer import DeafObserver

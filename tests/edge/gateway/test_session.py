@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.bus import MemoryBus
+from coordinator.memory_bus import MemoryBus
 from edge import seam
 from edge.gateway.framing import VERSIONS, pack
 from edge.gateway.lifetime import READ_S, Limits, SessionEnd
