@@ -15,8 +15,9 @@ An edge's key lets it use its own name alone, and a worker believes the subject:
     voice.beat.pool.<pool>.<worker>       PoolBeat                worker -> whoever cares
     voice.turn.<edge>.<turn>              TurnRecord (turns.py)   edge -> whoever watches, and the stream that keeps them
     $KV.policy.routing                    routing policy, JSON    operator -> every edge, which keeps the last good one
+    $KV.policy.cache                      Purges (cache/purges)   operator -> every edge, which forgets what was made before
 
-The last two are also what JetStream keeps in the hub: the stream ``TURN_STREAM``, only when the operator wants it, and the key-value
+The last three are also what JetStream keeps in the hub: the stream ``TURN_STREAM``, only when the operator wants it, and the key-value
 bucket ``POLICY_BUCKET``.
 """
 
@@ -50,6 +51,8 @@ POLICY_BUCKET = "policy"
 """Key-value bucket of what an operator decides for the fleet."""
 POLICY_KEY = "routing"
 """Key of the routing policy in it."""
+PURGE_KEY = "cache"
+"""Key in the same bucket of what every edge's cache is to forget."""
 TURN_STREAM = "TURNS"
 """Stream that keeps the records of finished turns."""
 

@@ -30,7 +30,7 @@ from edge.gateway.session import SessionOptions as DeviceOptions
 from edge.gateway.vision_tokens import VisionTokens
 from edge.looking import looking, offers, vision_tokens
 from edge.observers import GatewayMetrics
-from edge.remembering import remembering
+from edge.remembering import follow_purges, remembering
 from edge.routing import asking, routed
 from edge.settings import MIN_SECRET_CHARS, EdgeSettings
 from models.errors import CloudUnreachableError, ConfigError
@@ -120,7 +120,7 @@ class _Node:
             vision_url = await stack.enter_async_context(
                 looking(self.settings, brain.completer, self.vision, self.metrics)
             )
-            async with running(brain.run(), "brain"):
+            async with running(brain.run(), "brain"), running(follow_purges(self._policies(), ladder), "cache-purges"):
                 await brain.ready.wait()
                 del self.waits["engines"]
                 yield vision_url

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 
 import structlog
 
+from coordinator.buckets import Bucket
 from coordinator.cache.answers import AnswerCache
 from coordinator.cache.config import CacheConfig, read_cache_config
 from coordinator.cache.kinds import L3_TTL_S, TERMS, Terms, TierName
 from coordinator.cache.ladder import Ladder
 from coordinator.cache.memory import MemoryTier
 from coordinator.cache.object_store import ObjectStoreTier
+from coordinator.cache.purges import decode_purges
 from coordinator.cache.redis_tier import RedisTier
 from coordinator.cache.tiers import FarTier
 from coordinator.metrics import Metrics
+from coordinator.wire import PURGE_KEY
 from edge.settings import EdgeSettings
+from models.errors import ConfigError
 
 _log = structlog.get_logger()
 
@@ -30,11 +34,7 @@ async def remembering(settings: EdgeSettings, metrics: Metrics) -> AsyncGenerato
     for note in config.notes:
         _log.info("cache_config_not_ours", field=note)
     async with AsyncExitStack() as stack:
-        far: list[FarTier] = []
-        if settings.redis_url:
-            far.append(await stack.enter_async_context(RedisTier.connect(settings.redis_url)))
-        if settings.s3_url:
-            far.append(await stack.enter_async_context(_object_store(settings, config.terms)))
+        far = await stack.enter_async_context(far_tiers(settings, config.terms))
         memory = MemoryTier(max_bytes=config.terms.max_bytes.get(TierName.MEMORY, settings.cache_mib * _MIB))
         terms = config.terms if far else lasting(config.terms)
         ladder = Ladder(memory, far, terms=terms, observe=metrics.observe_cache)
@@ -43,6 +43,30 @@ async def remembering(settings: EdgeSettings, metrics: Metrics) -> AsyncGenerato
         for name, waiting in ladder.writes_waiting.items():
             metrics.queue_size.labels(f"cache-{name}").set_function(waiting)
         yield await stack.enter_async_context(ladder.open())
+
+
+@asynccontextmanager
+async def far_tiers(settings: EdgeSettings, terms: Terms = TERMS) -> AsyncGenerator[list[FarTier], None]:
+    """Yield the tiers beyond this process that the settings name, nearest first; raise ConfigError for an address that is none."""
+    async with AsyncExitStack() as stack:
+        tiers: list[FarTier] = []
+        if settings.redis_url:
+            tiers.append(await stack.enter_async_context(RedisTier.connect(settings.redis_url)))
+        if settings.s3_url:
+            tiers.append(await stack.enter_async_context(_object_store(settings, terms)))
+        yield tiers
+
+
+async def follow_purges(bucket: Bucket, ladder: Ladder) -> None:
+    """Have the ladder forget what an operator wants forgotten, as soon as it is heard of, until cancelled."""
+    async with aclosing(bucket.watch(PURGE_KEY)) as entries:
+        async for entry in entries:
+            try:
+                ladder.purge(decode_purges(entry.value))
+            except ConfigError as error:
+                _log.warning("cache_purge_refused", revision=entry.revision, reason=str(error))
+            else:
+                _log.info("cache_purged", revision=entry.revision, marks=len(ladder.purges.marks))
 
 
 def answers(settings: EdgeSettings, ladder: Ladder) -> AnswerCache:
