@@ -13,6 +13,7 @@ from models.errors import VoiceError
 
 NAMES = {
     "bus": "the road from an edge to a worker's upstream and back: requests, first token, cancel, over NATS",
+    "cache": "look-ups in memory, Redis and S3, spoken answers from the cache, a herd, and broken servers",
     "capacity": "how many devices one edge node carries: first audio, gaps, errors, cores and memory under load",
     "endpoint": "when a sentence is over: false cut-offs and waits, by silence and by a model",
     "engines": "each engine by itself: voice detection, recognition, language model, sound",

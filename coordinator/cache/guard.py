@@ -14,8 +14,8 @@ _log = structlog.get_logger()
 
 FAILURES_TO_OPEN = 3
 """Failures in a row that come at once; being late even once opens, for each further turn would wait as long."""
-PROBE_S = 0.25
-"""First pause before a tier that is left alone is asked whether it is back; doubles up to the longest. A guess."""
+PROBE_S = 0.05
+"""First pause before a tier that is left alone is asked whether it is back; doubles up to the longest. Short, for one late answer is no death."""
 LONGEST_PROBE_S = 5.0
 ANSWER_S = 0.02
 """A tier that takes longer to say that it is back is not."""
@@ -31,7 +31,8 @@ class Guard:
         self._name = name
         self._ping = ping
         self._failures = 0
-        self._opened = asyncio.Event()
+        self._opened, self._closed = asyncio.Event(), asyncio.Event()
+        self._closed.set()
 
     def succeeded(self) -> None:
         """Note that the tier answered."""
@@ -43,7 +44,12 @@ class Guard:
         if not self.is_open and (late or self._failures >= FAILURES_TO_OPEN):
             self.is_open = True
             self._opened.set()
+            self._closed.clear()
             _log.warning("cache_tier_left_alone", tier=self._name, reason="late" if late else "failing")
+
+    async def closed(self) -> None:
+        """Return while the tier may be asked, as soon as it may."""
+        await self._closed.wait()
 
     async def run(self) -> None:
         """Ask a tier that is left alone whether it is back, until cancelled."""
@@ -57,6 +63,7 @@ class Guard:
                     async with asyncio.timeout(ANSWER_S):
                         await self._ping()
                     self.is_open = False
+                    self._closed.set()
             self._failures = 0
             self._opened.clear()
             _log.info("cache_tier_back", tier=self._name)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from coordinator.cache.guard import Guard
 from coordinator.cache.kinds import COMPRESSED, TERMS, Terms, TierName, kind_of
@@ -27,9 +27,17 @@ LOOK_S = 0.02
 ABSENT_S = 1.0
 """How long the far tiers are believed not to know a key: as long as one turn may ask for it twice. Another node's answer is missed meanwhile."""
 MAX_ABSENT = 4096
+PATIENCE_S = 0.008
+"""After how long without a word from one tier the next is asked as well. A guess: many times what Redis takes, and S3 has time left."""
+STOOD_STILL_S = 0.01
+"""A limit that passed this much earlier says that the process did nothing meanwhile, the far tier maybe did. A guess."""
+_TURNS_TO_READ = 4
+"""Turns of the loop in which an answer that came meanwhile is read and handed on."""
 CLOSE_S = 2.0
 """How long writes may take that still wait when the ladder is left."""
 
+T = TypeVar("T")
+_Found = Sealed | bool
 Result = Literal["hit", "miss", "error", "damaged", "skipped"] | Written
 Observe = Callable[[str, str, Result], None]
 
@@ -61,6 +69,8 @@ class Ladder:
         self._far = tuple(far)
         self._writers = {tier.name: WriteBehind(tier, self._guards[tier.name], self._note_write) for tier in far}
         self._looking: dict[str, asyncio.Task[bytes | None]] = {}
+        self._asking: set[asyncio.Task[_Found]] = set()
+        """Questions to tiers; one that hangs is let hang until its time is over, so that it is known."""
         self._absent: OrderedDict[str, float] = OrderedDict()
         """Keys that the far tiers do not know, and until when that is believed."""
 
@@ -73,7 +83,7 @@ class Ladder:
             yield self
             await asyncio.gather(*(writer.emptied(CLOSE_S) for writer in self._writers.values()))
         finally:
-            ending = [*tasks, *self._looking.values()]
+            ending = [*tasks, *self._looking.values(), *self._asking]
             for task in ending:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
@@ -170,25 +180,40 @@ class Ladder:
         self.purges = purges
 
     async def _look(self, key: str) -> bytes | None:
-        """Ask one far tier after the other and copy what was found into the nearer ones."""
-        kind, until_s = kind_of(key), asyncio.get_running_loop().time() + LOOK_S
+        """Ask the far tiers and copy what was found into the nearer ones.
+
+        The next one is asked when the one before does not know it, or said nothing for ``PATIENCE_S``: a tier that hangs costs a part of the
+        time, and is known to hang at its end.
+        """
+        kind, loop = kind_of(key), asyncio.get_running_loop()
+        until_s = loop.time() + LOOK_S
+        tiers = [tier for tier in self._far if self._terms.of(tier.name, kind)]
+        asked: dict[asyncio.Task[_Found], FarTier] = {}
         is_sure = True
-        for depth, tier in enumerate(self._far):
-            if not self._terms.of(tier.name, kind):
-                continue
-            found = await self._ask(tier, key, kind, until_s)
-            if found is not None:
-                self._put_near(key, found.value)
-                for nearer in self._far[:depth]:
-                    self._put_far(nearer, key, found.value, found.made_at_s)
-                return found.value
-            if self._guards[tier.name].is_open:
-                is_sure = False
-            if asyncio.get_running_loop().time() >= until_s:
-                return None
+        while tiers or asked:
+            if tiers:
+                tier = tiers.pop(0)
+                task = loop.create_task(self._ask(tier, key, kind, until_s), name="cache-ask")
+                asked[task] = tier
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+            done, _ = await asyncio.wait(
+                asked, timeout=PATIENCE_S if tiers else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                tier, found = asked.pop(task), task.result()
+                if isinstance(found, Sealed):
+                    self._copy(key, found, self._far[: self._far.index(tier)])
+                    return found.value
+                is_sure = is_sure and found
         if is_sure:
             self._note_absent(key)
         return None
+
+    def _copy(self, key: str, found: Sealed, nearer: Sequence[FarTier]) -> None:
+        self._put_near(key, found.value)
+        for tier in nearer:
+            self._put_far(tier, key, found.value, found.made_at_s)
 
     def _note_write(self, key: str, tier: str, result: Written) -> None:
         self._observe(kind_of(key), tier, result)
@@ -198,33 +223,34 @@ class Ladder:
         if len(self._absent) > MAX_ABSENT:
             self._absent.popitem(last=False)
 
-    async def _ask(self, tier: FarTier, key: str, kind: str, until_s: float) -> Sealed | None:
+    async def _ask(self, tier: FarTier, key: str, kind: str, until_s: float) -> _Found:
+        """Return what the tier has, True when it does not know the key, False when it could not say."""
         guard = self._guards[tier.name]
         if guard.is_open:
             self._observe(kind, tier.name, "skipped")
-            return None
+            return False
         try:
-            async with asyncio.timeout_at(until_s):
-                stored = await tier.get(key)
+            stored = await _in_time(tier.get(key), until_s)
         except (CacheError, TimeoutError) as error:
-            guard.failed(late=isinstance(error, TimeoutError))
+            if not isinstance(error, _StoodStillError):
+                guard.failed(late=isinstance(error, TimeoutError))
             self._observe(kind, tier.name, "error")
-            return None
+            return False
         guard.succeeded()
         return self._opened(tier.name, key, kind, stored)
 
-    def _opened(self, tier: str, key: str, kind: str, stored: bytes | None) -> Sealed | None:
-        """Return what is sealed in ``stored`` if it may be used; a damaged value is deleted."""
+    def _opened(self, tier: str, key: str, kind: str, stored: bytes | None) -> _Found:
+        """Return what is sealed in ``stored`` if it may be used, True otherwise; a damaged value is deleted."""
         try:
             found = None if stored is None else unseal(key, stored, self._clock())
         except CacheError:
             self._observe(kind, tier, "damaged")
             self._writers[tier].drop(key)
-            return None
+            return True
         if found is not None and self.purges.forget(key, found.made_at_s):
             found = None
         self._observe(kind, tier, "miss" if found is None else "hit")
-        return found
+        return found or True
 
     def _put_near(self, key: str, value: bytes) -> None:
         ttl_s = self._terms.of(TierName.MEMORY, kind_of(key))
@@ -237,3 +263,30 @@ class Ladder:
         if ttl_s and made_at_s + ttl_s > self._clock():
             stored = seal(key, value, made_at_s=made_at_s, expires_at_s=made_at_s + ttl_s, compress=kind in COMPRESSED)
             self._writers[tier.name].put(key, stored, ttl_s)
+
+
+class _StoodStillError(TimeoutError):
+    """This process was busy with something else: whether the answer would have come in time nobody knows."""
+
+
+async def _in_time(call: Coroutine[Any, Any, T], until_s: float) -> T:
+    """Return what ``call`` returns; raise TimeoutError when that takes longer. What came while this process stood still is taken."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(call, name="cache-call")
+    try:
+        await asyncio.wait([task], timeout=max(0.0, until_s - loop.time()))
+        for _ in range(_TURNS_TO_READ):
+            if task.done():
+                return task.result()
+            await asyncio.sleep(0)
+        raise _StoodStillError if loop.time() > until_s + STOOD_STILL_S else TimeoutError
+    finally:
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(_unheard)
+
+
+def _unheard(task: asyncio.Task[Any]) -> None:
+    """Take note of how a late call ended, so that nobody is warned that nobody did."""
+    if not task.cancelled():
+        task.exception()

@@ -40,10 +40,10 @@ class WriteBehind:
         return len(self._waiting)
 
     def put(self, key: str, stored: bytes, ttl_s: float) -> None:
-        """Write the value soon; it is dropped when the tier is left alone or too much waits."""
+        """Write the value soon, or once the tier is back; it is dropped when too much waits."""
         self._forget(key)
         is_full = len(self._waiting) >= MAX_WAITING or self.bytes + len(stored) > MAX_WAITING_BYTES
-        if self._guard.is_open or is_full:
+        if is_full:
             self._observe(key, self._tier.name, "write-dropped")
             return
         self.bytes += len(stored)
@@ -60,6 +60,9 @@ class WriteBehind:
         while True:
             await self._has_some.wait()
             while self._waiting:
+                await self._guard.closed()
+                if not self._waiting:
+                    break
                 key, write = self._waiting.popitem(last=False)
                 self.bytes -= len(write[0]) if write else 0
                 await self._write(key, write)
@@ -67,15 +70,14 @@ class WriteBehind:
             self._is_empty.set()
 
     async def emptied(self, within_s: float) -> None:
-        """Return once all was written, after ``within_s`` at the latest."""
+        """Return once all was written, after ``within_s`` at the latest, and at once when the tier is left alone."""
+        if self._guard.is_open:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._is_empty.wait()
 
     async def _write(self, key: str, write: tuple[bytes, float] | None) -> None:
-        if self._guard.is_open:
-            self._observe(key, self._tier.name, "write-dropped")
-            return
         try:
             async with asyncio.timeout(WRITE_S):
                 if write is None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.slow_door import Door
 from coordinator.cache.keys import key_of
 from coordinator.cache.kinds import Kind
 from coordinator.cache.ladder import Ladder
@@ -25,7 +26,7 @@ from coordinator.cache.sealed import seal
 from coordinator.cache.tiers import FarTier
 from manifests.processes import Child
 from models.errors import CacheError
-from tests.integration.cache_servers import Door, object_tier, once_it_can, redis_server, redis_tier
+from tests.integration.cache_servers import object_tier, once_it_can, redis_server, redis_tier
 from tests.real_time import run
 
 KEY, OTHER = key_of(Kind.SPEECH, "a"), key_of(Kind.SPEECH, "b")

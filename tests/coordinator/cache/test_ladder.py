@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 
 import pytest
 
 from coordinator.cache.keys import key_of
 from coordinator.cache.kinds import Kind, Terms, TierName
-from coordinator.cache.ladder import ABSENT_S, LOOK_S, Ladder
+from coordinator.cache.ladder import ABSENT_S, LOOK_S, PATIENCE_S, Ladder
 from coordinator.cache.memory import MemoryTier
 from coordinator.cache.purges import Purges
 from coordinator.cache.sealed import seal
 from coordinator.cache.tiers import FarTier
+from tests import real_time
 from tests.coordinator.cache.tiers import FakeTier, LeasingTier
 from tests.virtual_time import run
 
@@ -86,6 +89,26 @@ def test_all_far_tiers_together_cost_no_more_than_the_limit() -> None:
             began_s = loop.time()
             assert await ladder.get(KEY) is None
             assert loop.time() - began_s == pytest.approx(LOOK_S)
+
+    run(scenario())
+
+
+def test_a_tier_that_hangs_hides_the_next_one_for_a_moment_only_and_is_left_alone_afterwards() -> None:
+    async def scenario() -> None:
+        loop, hanging, store, seen = (
+            asyncio.get_running_loop(),
+            FakeTier("redis", slow_s=3600),
+            FakeTier("object-store"),
+            Seen(),
+        )
+        store.slow_s, store.held[KEY] = 0.003, sealed(b"v")
+        async with made(hanging, store, near=MemoryTier(max_bytes=0), seen=seen).open() as ladder:
+            for expected_s in (PATIENCE_S + 0.003, 0.003):
+                began_s = loop.time()
+                assert await ladder.get(KEY) == b"v"
+                assert loop.time() - began_s == pytest.approx(expected_s)
+                await asyncio.sleep(LOOK_S)
+            assert ("redis", "error") in seen
 
     run(scenario())
 
@@ -274,3 +297,44 @@ def test_a_ladder_without_tiers_says_so() -> None:
     assert Ladder().is_empty
     assert not Ladder(MemoryTier()).is_empty
     assert Ladder().near(KEY) is None
+
+
+# While this process stands still
+
+
+class Answering(FakeTier):
+    """Answers when told to from another thread, as a network does."""
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__("redis")
+        self._after_s = after_s
+
+    async def get(self, key: str) -> bytes | None:
+        loop, came = asyncio.get_running_loop(), asyncio.Event()
+        threading.Timer(self._after_s, lambda: loop.call_soon_threadsafe(came.set)).start()
+        loop.call_soon(time.sleep, 5 * LOOK_S)
+        await came.wait()
+        return await super().get(key)
+
+
+def test_what_came_while_the_process_stood_still_is_taken() -> None:
+    async def scenario() -> None:
+        redis, seen = Answering(after_s=LOOK_S), Seen()
+        redis.held[KEY] = sealed(b"v")
+        async with made(redis, seen=seen).open() as ladder:
+            assert await ladder.get(KEY) == b"v"
+        assert ("redis", "hit") in seen
+
+    real_time.run(scenario())
+
+
+def test_a_tier_is_not_blamed_for_what_the_process_may_have_missed() -> None:
+    async def scenario() -> None:
+        redis, seen = Answering(after_s=8 * LOOK_S), Seen()
+        async with made(redis, seen=seen).open() as ladder:
+            assert await ladder.get(KEY) is None
+            assert ("redis", "error") in seen
+            assert not any(guard.is_open for guard in ladder._guards.values())
+            await asyncio.sleep(10 * LOOK_S)
+
+    real_time.run(scenario())

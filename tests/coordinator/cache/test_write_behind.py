@@ -70,17 +70,25 @@ def test_the_line_is_bounded_in_values_and_bytes() -> None:
     assert (len(line), len(seen)) == (1, 1)
 
 
-def test_a_tier_that_is_left_alone_is_not_written_to() -> None:
+def test_a_tier_that_is_left_alone_is_written_to_when_it_is_back() -> None:
     async def scenario() -> None:
-        tier = FakeTier()
+        tier = FakeTier(broken=True)
         line, guard, seen = writer(tier)
+        guarding = asyncio.create_task(guard.run())
         line.put("a", b"1", 60)
         guard.failed(late=True)
         line.put("b", b"2", 60)
         async with writing(line):
-            await line.emptied(1)
-        assert not tier.held
-        assert [result for _, _, result in seen] == ["write-dropped"] * 2
+            began_s = asyncio.get_running_loop().time()
+            await line.emptied(10)
+            assert asyncio.get_running_loop().time() == began_s, "nobody waits for it"
+            await asyncio.sleep(20)
+            assert not seen
+            tier.broken = False
+            await asyncio.sleep(10)
+        assert tier.held == {"a": b"1", "b": b"2"}
+        guarding.cancel()
+        await asyncio.wait([guarding])
 
     run(scenario())
 
