@@ -16,7 +16,8 @@ from coordinator.routing.router import Router
 from coordinator.turns import RoutingDecision
 from edge.brain.brain import Brain
 from edge.brain.conversation import Limits as DialogueLimits
-from edge.brain.groups import groups_from_json
+from edge.brain.groups import groups_from_json, is_one_of
+from edge.brain.known_speech import KnownSpeech
 from edge.brain.packets import SpeechMemory
 from edge.brain.pipeline import Pipeline
 from edge.brain.segmenter import Endpointing
@@ -28,6 +29,7 @@ from edge.observers import BrainMetrics
 from edge.remembering import answers
 from edge.routing import Roads, count_decision
 from edge.settings import EdgeSettings
+from models.engines import Recognizer
 from models.errors import OverloadedError, RecognitionError, SynthesisError, VoiceError
 from models.limited import LimitedCompleter, LimitedRecognizer, LimitedSynthesizer
 from models.limits import AdaptiveLimit, Intake
@@ -99,7 +101,7 @@ async def assembled(
         brain_id=f"{settings.node_id}-brain",
         detector=engines.detector,
         turn_detector=engines.turn_detector,
-        pipeline=Pipeline(LimitedRecognizer(engines.recognizer, stages.asr), hierarchy, speaker, spoken),
+        pipeline=Pipeline(_recognizer(settings, engines, stages, ladder), hierarchy, speaker, spoken),
         options=session_options(settings),
         max_sessions=settings.max_devices,
         is_overloaded=lambda: stages.are_full,
@@ -111,6 +113,15 @@ async def assembled(
         yield brain
     finally:
         await speaker.close()
+
+
+def _recognizer(settings: EdgeSettings, engines: Engines, stages: Intakes, ladder: Ladder) -> Recognizer:
+    limited = LimitedRecognizer(engines.recognizer, stages.asr)
+    if not settings.transcript_cache:
+        return limited
+    return KnownSpeech(
+        limited, ladder, settings.asr_model, lambda device_id: is_one_of(device_id, settings.private_patterns)
+    )
 
 
 def _speaker(settings: EdgeSettings, engines: Engines, stages: Intakes, ladder: Ladder, metrics: Metrics) -> Speaker:

@@ -151,6 +151,8 @@ class EdgeSettings(ProcessSettings):
 
     answer_cache: bool = True
     """Whether answers are remembered; off for load tests in which everybody says the same."""
+    transcript_cache: bool = False
+    """Whether the very same sound is recognised only once: for benches that play recordings, for people never say a thing twice so."""
     cache_scope: Literal["all", "group", "device"] = "all"
     """For whom an answer is remembered: everybody, the edges of the same EDGE_REGION, or the device that asked."""
     cache_mib: int = Field(64, ge=0, le=65536)
