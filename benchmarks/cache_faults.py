@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.cache_turns import answer_to, node, question
+from benchmarks.cache_turns import answer_to, node, question, written
 from benchmarks.report import percentile
 from benchmarks.slow_door import Door
 from coordinator.cache.object_store import ObjectStoreTier
@@ -116,11 +115,12 @@ async def _turns_through(here: Site, fault: Callable[[Site], Awaitable[None]], t
     async with node(*here.tiers) as teacher:
         for number in range(turns):
             await teacher.turn(question(number))
+        await written(teacher.ladder.writes_waiting)
     async with node(*here.tiers) as asked, node() as alone:
         for number in range(WARM):
             await asked.turn(question(turns + number))
             await alone.turn(question(turns + number))
-        await _written(asked.ladder.writes_waiting)
+        await written(asked.ladder.writes_waiting)
         await fault(here)
         asked.reasons.clear()
         answered = right = 0
@@ -140,12 +140,6 @@ async def _turns_through(here: Site, fault: Callable[[Site], Awaitable[None]], t
             "from_sound": asked.reasons["remembered-speech"],
             "added_ms": {f"p{share}": round(percentile(added_ms, share) or 0.0, 2) for share in (50, 95, 100)},
         }
-
-
-async def _written(waiting: Mapping[str, Callable[[], int]], within_s: float = 10.0) -> None:
-    until_s = time.monotonic() + within_s
-    while any(count() for count in waiting.values()) and time.monotonic() < until_s:  # noqa: ASYNC110  # tasks that tell nobody
-        await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -133,10 +133,19 @@ async def audio_hits(far: FarTier | None, rounds: int) -> dict[str, Any]:
     async with node(*([far] if far else [])) as before:
         for number in numbers:
             await before.turn(question(number))
+        await written(before.ladder.writes_waiting)
         if far is None:
             return await _asked_again(before, numbers)
     async with node(*([far] if far else [])) as fresh:
         return await _asked_again(fresh, numbers)
+
+
+async def written(waiting: Mapping[str, Callable[[], int]], within_s: float = 30.0) -> None:
+    """Return once nothing waits to be written to the far tiers."""
+    until_s = time.monotonic() + within_s
+    while any(count() for count in waiting.values()) and time.monotonic() < until_s:  # noqa: ASYNC110  # tasks that tell nobody
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)  # the last one is under way
 
 
 async def _asked_again(known: Node, numbers: Sequence[int]) -> dict[str, Any]:
