@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cache_faults, cache_tiers, cache_turns
+from benchmarks import cache_faults, cache_meaning, cache_tiers, cache_turns
 from benchmarks.report import report_of, show, write_json
 from manifests import servers
 from manifests.processes import children
@@ -71,12 +71,14 @@ async def measured(*, quick: bool = False) -> dict[str, Any]:
             if quick
             else cache_faults.measure(folder / "faults", FAULT_TURNS)
         )
+    semantic = await asyncio.to_thread(cache_meaning.measure)
     slowest = max(by_tier.values(), key=lambda marks: marks["p95"])
     return {
         "tiers": tiers,
         "audio_hit_ms": {"p50": slowest["p50"], "p95": slowest["p95"], "by_tier": by_tier},
         "herd": herd,
         "faults": faults,
+        "semantic": semantic,
     }
 
 
@@ -136,4 +138,12 @@ def tables_of(results: dict[str, Any]) -> list[Table]:
         counts = (figures[name] for name in ("turns", "answered", "right", "from_sound"))
         added = (f"{figures['added_ms'][share]:.1f}" for share in ("p50", "p95", "p100"))
         faults.add_row(fault, *map(str, counts), *added)
-    return [tiers, spoken, herd, faults]
+    words = Table(
+        "pairs", "wrong", "wrong at most", "hit", "likeness alone: wrong", title="the same question in other words"
+    )
+    for split, figures in results["semantic"]["splits"].items():
+        shares = (figures["wrong"]["share"], figures["wrong"]["high"], figures["hit"]["share"])
+        words.add_row(
+            split, *(f"{share:.1%}" for share in shares), f"{figures['likeness_alone']['wrong']['share']:.1%}"
+        )
+    return [tiers, spoken, herd, faults, words]

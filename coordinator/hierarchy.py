@@ -41,6 +41,10 @@ def _ignore(_decision: RoutingDecision) -> None:
     """Observe nothing."""
 
 
+def _ignore_hit(_prompt: Prompt, _answer: str) -> None:
+    """Sample nothing."""
+
+
 class Hierarchy:
     """Answers from memory, from the edge's model or from the cloud's, and says why."""
 
@@ -56,14 +60,16 @@ class Hierarchy:
         doubt_threshold: float | None = None,
         now: Callable[[], float] = time.monotonic,
         dice: random.Random | None = None,
+        recalled: Callable[[Prompt, str], None] = _ignore_hit,
     ) -> None:
-        """``clouds`` has a way to each pool; ``doubt_threshold`` is a mean log-probability, None for an edge that never doubts.
+        """``clouds`` has a way to each pool; ``recalled`` hears what was answered from memory; ``doubt_threshold`` is a mean log-probability, None for an edge that never doubts.
 
         ``now`` and ``dice`` are for the breakers; turns are timed by the loop's clock.
         """
         self.pools = Pools(clouds, now=now, dice=dice)
         """For metrics: states of breakers, hedges so far."""
         self._cache = cache
+        self._recalled_to = recalled
         self._desk = Desk(edge, self.pools, router, conditions, observe, doubt_threshold)
 
     async def complete(self, prompt: Prompt) -> AsyncGenerator[CompletionDelta, None]:
@@ -75,7 +81,7 @@ class Hierarchy:
         remembered = await self._cache.get(prompt)
         decision = self._decide(prompt)
         if remembered is not None:
-            yield self._recalled(decision, remembered)
+            yield self._recalled(decision, prompt, remembered)
             return
         if key is None:
             answer = self._write(prompt, decision)
@@ -93,13 +99,14 @@ class Hierarchy:
         """Yield an answer that only one node at a time writes."""
         async with self._cache.making(key) as made_elsewhere:
             if made_elsewhere is not None:
-                yield self._recalled(decision, made_elsewhere)
+                yield self._recalled(decision, prompt, made_elsewhere)
                 return
             async with aclosing(self._write(prompt, decision)) as deltas:
                 async for delta in deltas:
                     yield delta
 
-    def _recalled(self, decision: RoutingDecision, remembered: Remembered) -> CompletionDelta:
+    def _recalled(self, decision: RoutingDecision, prompt: Prompt, remembered: Remembered) -> CompletionDelta:
+        self._recalled_to(prompt, remembered.text)
         self._desk.observe(replace(decision, tier=Tier.CACHE, pool="", reason="remembered"))
         return CompletionDelta(text=remembered.text, model=remembered.model, is_kept=True)
 

@@ -72,6 +72,12 @@ class Metrics:
             ["tier", "kind", "result"],
             registry=registry,
         )
+        self.cache_samples = Counter(
+            "voice_cache_samples",
+            "Hits asked again: the answers agree or differ, or asking failed",
+            ["result"],
+            registry=registry,
+        )
         self.cache_bytes = Gauge("voice_cache_bytes", "What a tier of this process holds", ["tier"], registry=registry)
         self.cache_entries = Gauge("voice_cache_entries", "Values a tier holds", ["tier"], registry=registry)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from coordinator.bus import Bus
+from coordinator.cache.answers import AnswerCache
 from coordinator.cache.ladder import Ladder
 from coordinator.hierarchy import Hierarchy
 from coordinator.metrics import Metrics
@@ -28,8 +29,9 @@ from edge.engines import Engines
 from edge.observers import BrainMetrics
 from edge.remembering import answers
 from edge.routing import Roads, count_decision
+from edge.sampling import HitSampler
 from edge.settings import EdgeSettings
-from models.engines import Recognizer
+from models.engines import Completer, Recognizer
 from models.errors import OverloadedError, RecognitionError, SynthesisError, VoiceError
 from models.limited import LimitedCompleter, LimitedRecognizer, LimitedSynthesizer
 from models.limits import AdaptiveLimit, Intake
@@ -83,36 +85,75 @@ async def assembled(
 
     stages = intakes(settings.stage_tolerance)
     speaker = _speaker(settings, engines, stages, ladder, metrics)
+    edge = Sightless(LimitedCompleter(engines.completer, stages.llm))
+    conditions = partial(_conditions, nats)
     remembered = answers(settings, ladder)
+    fresh = Hierarchy(edge, roads, AnswerCache(Ladder()), router, conditions=conditions)
+    sampler = _sampler(settings, fresh, stages, metrics)
     hierarchy = Hierarchy(
-        Sightless(LimitedCompleter(engines.completer, stages.llm)),
+        edge,
         roads,
         remembered,
         router,
-        conditions=lambda: Conditions(cloud_reachable=nats.is_connected),
+        conditions=conditions,
         doubt_threshold=settings.doubt_below,
         observe=observe,
+        recalled=sampler.hit,
     )
-    spoken = SpokenAnswers(ladder, remembered, voice=engines.voice, qualities=speaker.qualities, observe=observe)
-    brain = Brain(
+    spoken = SpokenAnswers(
+        ladder,
+        remembered,
+        voice=engines.voice,
+        qualities=speaker.qualities,
+        observe=observe,
+        recalled=sampler.hit,
+    )
+    pipeline = Pipeline(_recognizer(settings, engines, stages, ladder), hierarchy, speaker, spoken)
+    brain = _brain(settings, engines, stages, pipeline, nats, seam_bus, metrics)
+    _show(metrics, brain, engines, stages, speaker)
+    try:
+        async with sampler.open():
+            yield brain
+    finally:
+        await speaker.close()
+
+
+def _conditions(nats: Bus) -> Conditions:
+    return Conditions(cloud_reachable=nats.is_connected)
+
+
+def _sampler(settings: EdgeSettings, fresh: Completer, stages: Intakes, metrics: Metrics) -> HitSampler:
+    return HitSampler(
+        fresh,
+        share=settings.cache_sample,
+        is_busy=lambda: stages.llm.inflight > 0,
+        observe=lambda result: metrics.cache_samples.labels(result).inc(),
+    )
+
+
+def _brain(
+    settings: EdgeSettings,
+    engines: Engines,
+    stages: Intakes,
+    pipeline: Pipeline,
+    nats: Bus,
+    seam_bus: Bus,
+    metrics: Metrics,
+) -> Brain:
+    return Brain(
         seam_bus,
         node_id=settings.node_id,
         edge_id=settings.node_id,
         brain_id=f"{settings.node_id}-brain",
         detector=engines.detector,
         turn_detector=engines.turn_detector,
-        pipeline=Pipeline(_recognizer(settings, engines, stages, ladder), hierarchy, speaker, spoken),
+        pipeline=pipeline,
         options=session_options(settings),
         max_sessions=settings.max_devices,
         is_overloaded=lambda: stages.are_full,
         observer=BrainMetrics(metrics),
         records=nats,
     )
-    _show(metrics, brain, engines, stages, speaker)
-    try:
-        yield brain
-    finally:
-        await speaker.close()
 
 
 def _recognizer(settings: EdgeSettings, engines: Engines, stages: Intakes, ladder: Ladder) -> Recognizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 
 import structlog
@@ -10,8 +10,10 @@ import structlog
 from coordinator.buckets import Bucket
 from coordinator.cache.answers import AnswerCache
 from coordinator.cache.config import CacheConfig, read_cache_config
+from coordinator.cache.keys import normalise
 from coordinator.cache.kinds import L3_TTL_S, TERMS, Terms, TierName
 from coordinator.cache.ladder import Ladder
+from coordinator.cache.meaning import RULES, meaning_of
 from coordinator.cache.memory import MemoryTier
 from coordinator.cache.object_store import ObjectStoreTier
 from coordinator.cache.purges import decode_purges
@@ -73,7 +75,10 @@ def answers(settings: EdgeSettings, ladder: Ladder) -> AnswerCache:
     """Return the memory of answers; of none when the settings want none."""
     kept = ladder if settings.answer_cache else Ladder()
     version = f"{settings.llm_name}|{settings.pool}"
-    return AnswerCache(kept, version, scope=settings.cache_scope, group=settings.region)
+    form_of: Callable[[str], str] = normalise
+    if settings.cache_other_words:
+        version, form_of = f"{version}|{RULES}", meaning_of
+    return AnswerCache(kept, version, scope=settings.cache_scope, group=settings.region, form_of=form_of)
 
 
 def lasting(terms: Terms) -> Terms:

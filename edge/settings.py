@@ -153,6 +153,12 @@ class EdgeSettings(ProcessSettings):
     """Whether answers are remembered; off for load tests in which everybody says the same."""
     transcript_cache: bool = False
     """Whether the very same sound is recognised only once: for benches that play recordings, for people never say a thing twice so."""
+    cache_sample: float = Field(0.0, ge=0, le=1)
+    """Share of the hits that are asked again in the background and compared, while nobody waits: voice_cache_samples tells how often the
+    answers differ. It costs what asking costs."""
+    cache_other_words: bool = False
+    """Whether a question asked in other words is answered from memory as well, where both surely mean the same; figures:
+    python -m benchmarks cache."""
     cache_scope: Literal["all", "group", "device"] = "all"
     """For whom an answer is remembered: everybody, the edges of the same EDGE_REGION, or the device that asked."""
     cache_mib: int = Field(64, ge=0, le=65536)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
 import msgspec
 
 from coordinator.cache.flight import Flights
-from coordinator.cache.keys import answer_key
+from coordinator.cache.keys import answer_key, normalise
 from coordinator.cache.ladder import Ladder
 from models.prompts import CompletionDelta, Prompt
 
@@ -45,15 +45,20 @@ class AnswerCache:
         *,
         scope: Scope = "all",
         group: str = "",
+        form_of: Callable[[str], str] = normalise,
         wait_s: float = WAIT_S,
     ) -> None:
-        """``version`` names the models in force; another version is another memory. So are other groups or devices, by ``scope``."""
+        """``version`` names the models in force; another version is another memory. So are other groups or devices, by ``scope``.
+
+        ``form_of`` is what questions with the same answer share: their words, or with ``meaning.meaning_of`` what they mean.
+        """
         self.flights: Flights[str, CompletionDelta] = Flights()
         """Answers being written, by key."""
         self._ladder = ladder
         self._version = version
         self._scope = scope
         self._group = group
+        self._form_of = form_of
         self._wait_s = wait_s
 
     def key(self, prompt: Prompt) -> str | None:
@@ -61,7 +66,7 @@ class AnswerCache:
         if self._ladder.is_empty:
             return None
         whose = {"all": "", "group": self._group, "device": prompt.device_id}[self._scope]
-        return answer_key(prompt, self._version, whose)
+        return answer_key(prompt, self._version, whose, self._form_of)
 
     async def get(self, prompt: Prompt) -> Remembered | None:
         """Return the answer to the same question, None when unknown, not memorable, or not readable."""

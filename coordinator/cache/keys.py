@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Callable
 
 from coordinator.cache.kinds import Kind
 from models.prompts import Prompt
@@ -49,16 +50,19 @@ def is_memorable(prompt: Prompt) -> bool:
     return MIN_QUESTION_CHARS <= len(question.strip()) <= MAX_QUESTION_CHARS and _DEPENDS.search(question) is None
 
 
-def answer_key(prompt: Prompt, version: str, whose: str = "") -> str | None:
+def answer_key(prompt: Prompt, version: str, whose: str = "", form_of: Callable[[str], str] = normalise) -> str | None:
     """Return the key of the prompt's answer, None when it must not be remembered.
 
     ``version`` names the models in force, so that an upgrade starts with an empty memory; ``whose`` the group or device it is for, "" for
-    everybody. The system message is part of the key: another persona gives other answers.
+    everybody; ``form_of`` what questions with the same answer share. The system message is part of the key: another persona gives other
+    answers.
     """
     if not is_memorable(prompt):
         return None
     persona = "\0".join(message.text for message in prompt.messages if message.role == "system")
-    return key_of(Kind.ANSWER, version, whose, prompt.language, persona, normalise(prompt.question))
+    return key_of(
+        Kind.ANSWER, version, whose, prompt.language, persona, form_of(prompt.question) or normalise(prompt.question)
+    )
 
 
 def key_of(kind: Kind, *parts: str) -> str:

@@ -12,6 +12,7 @@ from coordinator.cache.keys import key_of
 from coordinator.cache.kinds import Kind
 from coordinator.cache.ladder import Ladder
 from coordinator.turns import RoutingDecision, Tier
+from edge.brain.conversation import joined
 from models.prompts import Prompt
 
 REMEMBERED = "remembered-speech"
@@ -50,16 +51,18 @@ class SpokenAnswers:
         voice: str,
         qualities: Callable[[], Sequence[str]],
         observe: Callable[[RoutingDecision], None] = lambda _decision: None,
+        recalled: Callable[[Prompt, str], None] = lambda _prompt, _answer: None,
     ) -> None:
-        """``voice`` names the voices and their version, ``qualities`` the levels that are good enough now; ``observe`` hears of hits.
+        """``voice`` names the voices and their version, ``qualities`` the levels that are good enough now.
 
-        The levels come best first, and the last one is encoded at.
+        The levels come best first, and the last one is encoded at. ``observe`` and ``recalled`` hear of hits.
         """
         self._ladder = ladder
         self._answers = answers
         self._voice = voice
         self._qualities = qualities
         self._observe = observe
+        self._recalled = recalled
 
     async def get(self, prompt: Prompt) -> SpokenAnswer | None:
         """Return the answer to the same question, None when unknown, not memorable or not readable.
@@ -79,6 +82,7 @@ class SpokenAnswers:
             answer = _decoder.decode(value)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
+        self._recalled(prompt, joined([piece.text for piece in answer.pieces]))
         self._observe(RoutingDecision(turn_id=prompt.turn_id, tier=Tier.CACHE, reason=REMEMBERED))
         return answer
 

@@ -16,6 +16,15 @@ RESULTS = {
         "p95": 0.2,
         "by_tier": {tier: {**MARKS, "n": 7, "right": 6, "from_sound": 5} for tier in ("l1", "l2", "l3")},
     },
+    "semantic": {
+        "splits": {
+            "held-out": {
+                "wrong": {"share": 0.0, "high": 0.0126},
+                "hit": {"share": 0.602},
+                "likeness_alone": {"wrong": {"share": 0.777}},
+            }
+        }
+    },
     "herd": {"devices": 150, "answered": 149, "model_calls": 1, "syntheses": 2, "sentences_in_the_answer": 2},
     "faults": {
         "redis killed": {
@@ -34,5 +43,5 @@ def test_the_tables_say_what_was_measured() -> None:
     console = Console(file=text, width=160)
     for table in tables_of(RESULTS):
         console.print(table)
-    for shown in ("0.3000", "5 of 7", "6 of 7", "149", "redis killed", "58", "12.5", "19.0"):
+    for shown in ("0.3000", "5 of 7", "6 of 7", "149", "redis killed", "58", "12.5", "19.0", "60.2%", "77.7%"):
         assert shown in text.getvalue()
