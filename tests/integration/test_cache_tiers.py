@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from benchmarks.slow_door import Door
+from coordinator.cache import ladder as ladders
 from coordinator.cache.keys import key_of
 from coordinator.cache.kinds import Kind
 from coordinator.cache.ladder import Ladder
@@ -26,7 +27,7 @@ from coordinator.cache.sealed import seal
 from coordinator.cache.tiers import FarTier
 from manifests.processes import Child
 from models.errors import CacheError
-from tests.integration.cache_servers import object_tier, once_it_can, redis_server, redis_tier
+from tests.integration.cache_servers import PATIENT_S, object_tier, once_it_can, redis_server, redis_tier
 from tests.real_time import run
 
 KEY, OTHER = key_of(Kind.SPEECH, "a"), key_of(Kind.SPEECH, "b")
@@ -39,9 +40,15 @@ def sealed(key: str = KEY, value: bytes = VALUE) -> bytes:
 
 
 @asynccontextmanager
-async def laddered(*far: FarTier) -> AsyncGenerator[tuple[Ladder, Counter[str]], None]:
-    """Open a ladder that keeps nothing in memory, and count what it sees."""
+async def laddered(*far: FarTier, patient: bool = True) -> AsyncGenerator[tuple[Ladder, Counter[str]], None]:
+    """Open a ladder that keeps nothing in memory, and count what it sees; a patient one waits for servers of a busy machine."""
     seen: Counter[str] = Counter()
+    if patient:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ladders, "LOOK_S", PATIENT_S)
+            async with laddered(*far, patient=False) as opened:
+                yield opened
+        return
     ladder = Ladder(MemoryTier(max_bytes=0), far, observe=lambda _kind, tier, result: seen.update([f"{tier} {result}"]))
     async with ladder.open():
         yield ladder, seen
@@ -214,7 +221,7 @@ def test_a_killed_server_is_a_miss_and_is_then_left_alone(tmp_path: Path, opened
 @pytest.mark.parametrize("opened", OPENS)
 def test_a_frozen_server_costs_the_limit_once_and_is_asked_again_when_it_thaws(tmp_path: Path, opened: Open) -> None:
     async def scenario() -> None:
-        async with opened(tmp_path) as (tier, child), laddered(tier) as (ladder, seen):
+        async with opened(tmp_path) as (tier, child), laddered(tier, patient=False) as (ladder, seen):
             await once_it_can(lambda: tier.put(KEY, sealed(), 60))
             assert await once(ladder) == VALUE
             os.kill(child.pid, signal.SIGSTOP)
@@ -280,7 +287,7 @@ def test_a_redis_that_is_half_a_second_late_costs_the_limit_once(tmp_path: Path)
             door = Door(port)
             async with door.open() as slow_port, RedisTier.connect(f"redis://127.0.0.1:{slow_port}/0") as tier:
                 await tier.put(KEY, sealed(), 60)
-                async with laddered(tier) as (ladder, seen):
+                async with laddered(tier, patient=False) as (ladder, seen):
                     door.delay_s = 0.5
                     assert await ladder.get(KEY) is None
                     assert await ladder.get(OTHER) is None
