@@ -1,7 +1,7 @@
-"""The cache on real Redis and real S3: what a look-up takes in each tier, a whole spoken answer, a herd, and broken servers.
+"""The cache on real Redis and real S3: a look-up in each tier, a whole spoken answer, a herd, broken servers, a simulated day of a fleet.
 
 ``python -m benchmarks cache``. Servers are started and stopped by it. Models and voices are scripted, and so the times are what the cache and
-the encoding of new speech take, not what an answer takes.
+the encoding of new speech take, not what an answer takes. On the day preloading is compared with doing nothing; its traffic is made up.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cache_faults, cache_meaning, cache_tiers, cache_turns
+from benchmarks import cache_day, cache_faults, cache_meaning, cache_tiers, cache_turns
 from benchmarks.report import report_of, show, write_json
 from manifests import servers
 from manifests.processes import children
 
+SEED = 1
+"""Of the simulated day."""
 QUICK = {"l1": 200, "l2": 20, "l3": 20}
 HITS, QUICK_HITS = 300, 10
 FAULT_TURNS, QUICK_FAULT_TURNS = 60, 6
@@ -72,6 +74,8 @@ async def measured(*, quick: bool = False) -> dict[str, Any]:
             else cache_faults.measure(folder / "faults", FAULT_TURNS)
         )
     semantic = await asyncio.to_thread(cache_meaning.measure)
+    fleet = cache_day.QUICK if quick else None
+    day = await asyncio.to_thread(cache_day.measure, seed=SEED, fleet=fleet, is_sensitive=not quick)
     slowest = max(by_tier.values(), key=lambda marks: marks["p95"])
     return {
         "tiers": tiers,
@@ -79,6 +83,7 @@ async def measured(*, quick: bool = False) -> dict[str, Any]:
         "herd": herd,
         "faults": faults,
         "semantic": semantic,
+        **day,
     }
 
 
@@ -146,4 +151,4 @@ def tables_of(results: dict[str, Any]) -> list[Table]:
         words.add_row(
             split, *(f"{share:.1%}" for share in shares), f"{figures['likeness_alone']['wrong']['share']:.1%}"
         )
-    return [tiers, spoken, herd, faults, words]
+    return [tiers, spoken, herd, faults, words, *cache_day.tables(results)]
