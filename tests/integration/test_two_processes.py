@@ -112,10 +112,8 @@ async def dial_until_told(here: TwoProcesses, why: str) -> None:
 
 def test_a_killed_brain_is_told_to_devices_and_a_new_one_serves_them(tmp_path: Path) -> None:
     async def work() -> None:
-        long = (
-            "这是{turn}的回答。" + "它有许多句话。" * 12
-        )  # so that the gateway has not got all of it when the brain dies
-        async with two_processes(tmp_path, EDGE_SCRIPTED_ANSWER=long) as here:
+        # The gateway has not got all of an answer that is written slowly when the brain dies.
+        async with two_processes(tmp_path, EDGE_SCRIPTED_TOKEN_S="0.3") as here:
             async with here.device(1) as talking, here.device(2) as waiting:
                 await talks(talking)
                 await waiting.listen()
