@@ -34,12 +34,13 @@ QUICK_FAULTS = {name: cache_faults.FAULTS[name] for name in ("none", "redis kill
 def command(
     *,
     json: Annotated[Path | None, typer.Option(help="Write the report there.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulated day.")] = SEED,
     quick: Annotated[bool, typer.Option(help="A dry run of half a minute; its figures say nothing.")] = False,
 ) -> None:
     """Measure the cache: tiers, spoken answers, a herd, faults."""
     console = Console()
     started_at = datetime.now(UTC)
-    results = asyncio.run(measured(quick=quick))
+    results = asyncio.run(measured(quick=quick, seed=seed))
     report = report_of(
         "cache",
         shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
@@ -52,7 +53,7 @@ def command(
         write_json(report, json)
 
 
-async def measured(*, quick: bool = False) -> dict[str, Any]:
+async def measured(*, quick: bool = False, seed: int = SEED) -> dict[str, Any]:
     """Return the report's results; starts its own servers on free ports and stops them."""
     hits = QUICK_HITS if quick else HITS
     with tempfile.TemporaryDirectory(prefix="cache-") as name:
@@ -75,7 +76,7 @@ async def measured(*, quick: bool = False) -> dict[str, Any]:
         )
     semantic = await asyncio.to_thread(cache_meaning.measure)
     fleet = cache_day.QUICK if quick else None
-    day = await asyncio.to_thread(cache_day.measure, seed=SEED, fleet=fleet, is_sensitive=not quick)
+    day = await asyncio.to_thread(cache_day.measure, seed=seed, fleet=fleet, is_sensitive=not quick)
     slowest = max(by_tier.values(), key=lambda marks: marks["p95"])
     return {
         "tiers": tiers,

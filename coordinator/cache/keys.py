@@ -44,10 +44,17 @@ def normalise(text: str) -> str:
 
 def is_memorable(prompt: Prompt) -> bool:
     """Return whether the answer to the prompt's question may be given to somebody else later."""
-    if prompt.is_private or prompt.images:
+    if prompt.is_private or prompt.images or _has_past(prompt):
         return False
     question = unicodedata.normalize("NFKC", prompt.question)
     return MIN_QUESTION_CHARS <= len(question.strip()) <= MAX_QUESTION_CHARS and _DEPENDS.search(question) is None
+
+
+def _has_past(prompt: Prompt) -> bool:
+    """Return whether anything was said before: a question may lean on it ("and Shanghai?"), and an answer tell it to strangers."""
+    return sum(message.role == "user" for message in prompt.messages) > 1 or any(
+        message.role == "assistant" for message in prompt.messages[:-1]
+    )
 
 
 def answer_key(prompt: Prompt, version: str, whose: str = "", form_of: Callable[[str], str] = normalise) -> str | None:

@@ -87,3 +87,15 @@ def test_version_persona_and_language_are_part_of_the_key() -> None:
 def test_normalising_twice_changes_nothing_more(text: str) -> None:
     assert isinstance(normalise(text), str)
     assert answer_key(prompt(text), "v") == answer_key(prompt(text), "v")
+
+
+SAID_BEFORE = (Message(role="user", text="我叫王芳，猫怕水吗"), Message(role="assistant", text="王芳，猫大多怕水。"))
+
+
+@pytest.mark.parametrize("question", ["上海呢", "为什么呢", "换成英文怎么说", "法国的首都是哪个城市"])
+@pytest.mark.parametrize("before", [SAID_BEFORE, SAID_BEFORE[:1], SAID_BEFORE[1:]])
+def test_what_was_asked_in_the_course_of_a_dialogue_is_nobody_elses(question: str, before: tuple[Message, ...]) -> None:
+    system = Message(role="system", text="你是小智")
+    asked = Message(role="user", text=question)
+    assert is_memorable(Prompt(turn_id="t", messages=(system, asked)))
+    assert not is_memorable(Prompt(turn_id="t", messages=(system, *before, asked)))
