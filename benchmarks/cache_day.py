@@ -15,7 +15,6 @@ from rich.table import Table
 from benchmarks.cache_day_fleet import KEY_BYTES, KINDS, Foresight, Outcome, Setup, foresee, made_before, run
 from benchmarks.cache_day_traffic import ANSWER_BYTES, HOUR_S, HOURS, SPEECH_BYTES, Fleet, Traffic, traffic_of
 from benchmarks.report import table_of
-from coordinator.cache.kinds import L1_TTL_S, L2_TTL_S, L3_TTL_S
 from coordinator.cache.memory import MAX_BYTES
 from coordinator.preloading.shelf import ENTRY_BYTES
 
@@ -145,7 +144,7 @@ def others(traffic: Traffic, foresight: Foresight, main: Setup) -> dict[str, dic
     change = msgspec.structs.replace
     setups = {
         "times to live of the seeds": change(
-            main, near_ttl_s=L1_TTL_S, redis_ttl_s=L2_TTL_S, store_ttl_s=L3_TTL_S, near_days=FEW_DAYS
+            main, near_ttl_s=300.0, redis_ttl_s=3600.0, store_ttl_s=86_400.0, near_days=FEW_DAYS
         ),
         "store keeps a week": change(main, store_ttl_s=WEEK_S, near_days=FEW_DAYS),
         "near tier keeps a day": change(main, near_ttl_s=DAY_S, near_days=FEW_DAYS),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.cache_day_traffic import HOUR_S, HOURS, Traffic
+from coordinator.cache.kinds import L1_TTL_S, L2_TTL_S, L3_TTL_S
 from coordinator.cache.memory import MemoryTier, Policy
 from coordinator.cache.tiers import NearTier
 from coordinator.preloading.forecast import Calibration, forecast
@@ -41,10 +42,9 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     near_bytes: int
     policy: Policy = "tiny_lfu"
     preloads: bool = True
-    near_ttl_s: float = 7 * 86_400.0
-    """A purge reaches every node at once and an upgrade changes the keys, so age by itself says little: the room decides. As for the next two."""
-    redis_ttl_s: float = 86_400.0
-    store_ttl_s: float = 30 * 86_400.0
+    near_ttl_s: float = L1_TTL_S
+    redis_ttl_s: float = L2_TTL_S
+    store_ttl_s: float = L3_TTL_S
     near_days: int = 9
     """Last days through which the near tiers are simulated; before them, only what was made when."""
     upgrade_hour: int = -1

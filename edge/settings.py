@@ -164,8 +164,8 @@ class EdgeSettings(ProcessSettings):
     cache_mib: int = Field(64, ge=0, le=65536)
     """First cache tier, this process's memory: answers and spoken sentences as Opus packets; 64 MiB are about 4 hours of speech."""
     cache_config: Path | None = None
-    """File with CACHE_CONFIG: L1_memory, L2_redis, L3_storage, each with size, ttl and types. All kinds for 300 s, 1 h and 24 h when not set;
-    a node with neither Redis nor S3 keeps everything as long as it has room."""
+    """File with CACHE_CONFIG: L1_memory, L2_redis, L3_storage, each with size, ttl and types. All kinds for a week, a day and 30 days when
+    not set; a node with neither Redis nor S3 keeps everything for 30 days, as far as it has room."""
     redis_url: str = ""
     """Second cache tier, e.g. redis://redis:6379/0, or redis+cluster://node:6379 for a cluster; none when empty."""
     s3_url: str = ""

@@ -38,7 +38,7 @@ def test_the_settings_name_the_tiers_and_none_need_be_up(named: dict[str, str], 
 
 def test_a_node_with_nothing_beyond_its_memory_keeps_as_long_as_any_tier_would() -> None:
     terms = lasting(TERMS)
-    assert {terms.of(TierName.MEMORY, kind) for kind in Kind} == {86_400.0}
+    assert {terms.of(TierName.MEMORY, kind) for kind in Kind} == {30 * 86_400.0}
     assert terms.of(TierName.REDIS, Kind.ANSWER) == 0.0
 
 

@@ -11,8 +11,8 @@ def test_a_key_names_its_kind(kind: Kind) -> None:
     assert kind_of(key_of(kind, "a", "b")) == kind
 
 
-@pytest.mark.parametrize(("tier", "ttl_s"), list(zip(TierName, (300.0, 3600.0, 86_400.0), strict=True)))
-def test_every_kind_is_kept_for_the_time_of_the_seeds(tier: TierName, ttl_s: float) -> None:
+@pytest.mark.parametrize(("tier", "ttl_s"), list(zip(TierName, (604_800.0, 86_400.0, 2_592_000.0), strict=True)))
+def test_every_kind_is_kept_a_week_in_memory_a_day_in_redis_and_a_month_in_s3(tier: TierName, ttl_s: float) -> None:
     assert {TERMS.of(tier, kind) for kind in Kind} == {ttl_s}
 
 

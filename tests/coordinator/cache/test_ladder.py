@@ -7,7 +7,7 @@ import time
 import pytest
 
 from coordinator.cache.keys import key_of
-from coordinator.cache.kinds import Kind, Terms, TierName
+from coordinator.cache.kinds import L2_TTL_S, L3_TTL_S, Kind, Terms, TierName
 from coordinator.cache.ladder import ABSENT_S, LOOK_S, PATIENCE_S, Ladder
 from coordinator.cache.memory import MemoryTier
 from coordinator.cache.purges import Purges
@@ -45,7 +45,7 @@ def test_a_hit_far_away_is_copied_into_the_nearer_tiers() -> None:
             assert await ladder.get(KEY) == b"v"
             assert seen[:3] == [("memory", "miss"), ("redis", "miss"), ("object-store", "hit")]
             assert ladder.near(KEY) == b"v"
-        assert middle.ttl_s == {KEY: 3600.0}
+        assert middle.ttl_s == {KEY: L2_TTL_S}
         async with made(middle).open() as another:
             assert await another.get(KEY) == b"v"
 
@@ -59,8 +59,8 @@ def test_what_is_put_is_here_at_once_and_everywhere_soon() -> None:
             ladder.put(KEY, b"v")
             assert ladder.near(KEY) == b"v"
             assert not redis.held
-        assert redis.ttl_s == {KEY: 3600.0}
-        assert store.ttl_s == {KEY: 86_400.0}
+        assert redis.ttl_s == {KEY: L2_TTL_S}
+        assert store.ttl_s == {KEY: L3_TTL_S}
 
     run(scenario())
 
