@@ -19,6 +19,8 @@ from coordinator.commands import EXPLAIN_EXAMPLES, REPLAY_EXAMPLES, explain, rep
 from coordinator.key_commands import app as keys_app
 from coordinator.policy_commands import app as policy_app
 from edge.cache_commands import app as cache_app
+from edge.preloading.command import EXAMPLES as PRELOAD_EXAMPLES
+from edge.preloading.command import preload
 from edge.speaking import say
 from models.commands import app as models_app
 from models.errors import ConfigError, VoiceError
@@ -45,6 +47,7 @@ app.add_typer(models_app, name="models", short_help="List, pull and verify model
 app.add_typer(policy_app, name="policy", short_help="Show and change which prompts deserve the cloud.")
 app.add_typer(keys_app, name="keys", short_help="Make and revoke keys for the hub.")
 app.add_typer(cache_app, name="cache", short_help="Look into what a site remembers, and make it forget.")
+app.command("preload", short_help="Show what edges prepare, and why.", epilog=PRELOAD_EXAMPLES)(preload)
 app.command("explain", short_help="Print a turn whole, with every decision.", epilog=EXPLAIN_EXAMPLES)(explain)
 app.command("replay", short_help="Try a policy on turns that were.", epilog=REPLAY_EXAMPLES)(replay)
 

@@ -110,9 +110,10 @@ async def node(max_devices: int, parts: Engines) -> AsyncGenerator[SoakNode, Non
     ladder = Ladder(MemoryTier(max_entries=CACHED_ANSWERS, max_bytes=1 << 20), observe=metrics.observe_cache)
     async with AsyncExitStack() as stack:
         router = await stack.enter_async_context(routed(settings, metrics))
-        brain = await stack.enter_async_context(
+        assembly = await stack.enter_async_context(
             assembled(settings, parts, ladder, router, roads=Roads(bus, NODE), nats=bus, seam_bus=bus, metrics=metrics)
         )
+        brain = assembly.brain
         await stack.enter_async_context(_running(brain.run(), "brain"))
         await stack.enter_async_context(_running(_count(bus, outcomes), "outcomes"))
         await brain.ready.wait()

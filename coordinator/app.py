@@ -24,6 +24,7 @@ from coordinator.fleet.bootstrap import MAX_BODY_BYTES, answer, read_question
 from coordinator.fleet.edge_endpoints import check_template, follow_edges
 from coordinator.fleet.registry import Registry
 from coordinator.fleet.tokens import mint
+from coordinator.forecasting import Forecasting
 from coordinator.jetstream import JetStream
 from coordinator.metrics import Metrics
 from coordinator.nats_bus import NatsBus
@@ -31,6 +32,7 @@ from coordinator.openai_api.access import keys_from
 from coordinator.openai_api.choice import EDGE
 from coordinator.openai_api.routes import OpenAIApi
 from coordinator.policy_watch import PolicyWatch
+from coordinator.preloading.forecaster import Judged
 from coordinator.probes import probes, read_body, serve_http
 from coordinator.remote import Asker, RemoteCompleter
 from coordinator.routing.gain import GainModel
@@ -162,15 +164,37 @@ async def run(settings: CoordinatorSettings, _role: str, stop: asyncio.Event) ->
                     replicas=settings.bucket_replicas,
                     keep_turns_hours=settings.keep_turns_hours,
                     keep_turns_mib=settings.keep_turns_mib,
+                    keep_usage_days=settings.keep_usage_days,
                 ),
                 name="make-stores",
             )
             watching = tasks.create_task(watch.run(), name="policy-watch")
+            foretelling = tasks.create_task(foretell(settings, streams, metrics, keeping), name="forecasting")
             _log.info("coordinator_ready", port=port)
             await stop.wait()
-            hearing.cancel()
-            watching.cancel()
-            keeping.cancel()
+            for task in (hearing, watching, keeping, foretelling):
+                task.cancel()
+
+
+async def foretell(
+    settings: CoordinatorSettings, streams: JetStream, metrics: Metrics, stores: asyncio.Task[None]
+) -> None:
+    """Tell the edges each hour what they will be asked for, once the ``stores`` are made, until cancelled."""
+    if not settings.keep_usage_days:
+        return
+
+    def count(judged: Judged) -> None:
+        metrics.preload_renders.labels("used").inc(judged.made - judged.wasted)
+        metrics.preload_renders.labels("wasted").inc(judged.wasted)
+
+    await asyncio.wait([stores])
+    await Forecasting(
+        streams,
+        JetStreamBucket(streams, wire.FORECAST_BUCKET),
+        days=settings.keep_usage_days,
+        observe=count,
+        dropped=metrics.dropped.labels("usage").inc,
+    ).run()
 
 
 def first_policy(settings: CoordinatorSettings) -> Policy:

@@ -58,6 +58,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """When the server took it, in seconds since 1970."""
     pending: int = 0
     """How many more were asked for and are still to come."""
+    subject: str = ""
+    """What it was said on, where a consumer delivered it."""
 
 
 class _Refusal(msgspec.Struct, frozen=True):
@@ -258,4 +260,4 @@ def kept_of(message: BusMessage) -> Kept | None:
         sequence, _, at_ns, pending = (int(token) for token in tokens[start + 3 : start + 7])
     except ValueError:
         return None
-    return Kept(payload=message.payload, sequence=sequence, at_s=at_ns / _NS, pending=pending)
+    return Kept(payload=message.payload, sequence=sequence, at_s=at_ns / _NS, pending=pending, subject=message.subject)

@@ -78,6 +78,18 @@ class Metrics:
             ["result"],
             registry=registry,
         )
+        self.preloads = Counter(
+            "voice_preloads",
+            "Contents this edge loaded or made before anybody asked, by what came of it",
+            ["action", "result"],
+            registry=registry,
+        )
+        self.preload_renders = Counter(
+            "voice_preload_renders",
+            "Contents any edge made before anybody asked: used if somebody asked within the hour, else wasted",
+            ["result"],
+            registry=registry,
+        )
         self.cache_bytes = Gauge("voice_cache_bytes", "What a tier of this process holds", ["tier"], registry=registry)
         self.cache_entries = Gauge("voice_cache_entries", "Values a tier holds", ["tier"], registry=registry)
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from coordinator.wire import POLICY_BUCKET, TURN_STREAM, token
+from coordinator.wire import FORECAST_BUCKET, POLICY_BUCKET, TURN_STREAM, USAGE_STREAM, token
 from models.errors import ConfigError
 
 DOMAIN = "hub"
@@ -38,14 +38,31 @@ class Rights(msgspec.Struct, frozen=True, kw_only=True):
 
 _STREAM_APIS = (f"$JS.{DOMAIN}.API", "$JS.API")
 """As it is asked through a leaf, and what the hub makes of it before it looks at the rights of who is connected to it."""
-_POLICY_READ = tuple(
-    f"{api}.{what}.KV_{POLICY_BUCKET}" for api in _STREAM_APIS for what in ("CONSUMER.CREATE", "STREAM.INFO")
+
+
+def _reads(*streams: str) -> tuple[str, ...]:
+    return tuple(
+        f"{api}.{what}.{stream}"
+        for api in _STREAM_APIS
+        for what in ("CONSUMER.CREATE", "STREAM.INFO")
+        for stream in streams
+    )
+
+
+_POLICY = f"KV_{POLICY_BUCKET}"
+_FORECAST = f"KV_{FORECAST_BUCKET}"
+_FORECASTS = (
+    *_reads(USAGE_STREAM),
+    *(f"{api}.CONSUMER.MSG.NEXT.{USAGE_STREAM}.*" for api in _STREAM_APIS),
+    *(f"{api}.$KV.{FORECAST_BUCKET}.*" for api in _STREAM_APIS),
+    f"$KV.{FORECAST_BUCKET}.*",
 )
+"""Of whom reads what edges use and tells them what will be."""
 _MAKE = tuple(
     f"{api}.STREAM.{what}.{stream}"
     for api in _STREAM_APIS
     for what in ("CREATE", "UPDATE", "INFO", "DELETE")
-    for stream in (f"KV_{POLICY_BUCKET}", TURN_STREAM)
+    for stream in (_POLICY, _FORECAST, TURN_STREAM, USAGE_STREAM)
 )
 
 
@@ -66,9 +83,10 @@ def rights_of(role: Role, name: str) -> Rights:
     if role is Role.EDGE:
         if name in set(Role):
             raise ConfigError(f"an edge cannot be called {name!r}: that is the name of a role")
-        own = (f"voice.beat.edge.{name}", f"voice.turn.{name}.*")
+        own = (f"voice.beat.edge.{name}", f"voice.turn.{name}.*", f"voice.usage.{name}")
         return Rights(
-            publish=(*_asks_as(name), *own, *_POLICY_READ), subscribe=(f"voice.answer.{name}.>", "voice.beat.pool.>")
+            publish=(*_asks_as(name), *own, *_reads(_POLICY, _FORECAST)),
+            subscribe=(f"voice.answer.{name}.>", "voice.beat.pool.>"),
         )
     if role is Role.CLOUD:
         return Rights(
@@ -77,7 +95,7 @@ def rights_of(role: Role, name: str) -> Rights:
         )
     if role is Role.COORDINATOR:
         return Rights(
-            publish=(*_asks_as(role), *_POLICY_READ, *_MAKE),
+            publish=(*_asks_as(role), *_reads(_POLICY), *_MAKE, *_FORECASTS),
             subscribe=("voice.answer.coordinator.>", "voice.beat.edge.*", "voice.beat.pool.>"),
         )
     return Rights(

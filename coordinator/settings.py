@@ -114,6 +114,9 @@ class CoordinatorSettings(ProcessSettings):
     """How long finished turns are kept for explain and replay. They hold what people said; 0 deletes what was kept."""
     keep_turns_mib: int = Field(1024, ge=1, le=1_048_576)
     """Space for them; the oldest give way."""
+    keep_usage_days: float = Field(7.0, ge=0, le=60)
+    """How long the hub keeps which contents each edge was asked for, hour by hour: numbers by hash, and the words of memorable questions that
+    two devices of one edge asked. The next hour is forecast from it; 0 deletes it and forecasts nothing."""
 
 
 S = TypeVar("S", bound=ProcessSettings)

@@ -14,11 +14,13 @@ An edge's key lets it use its own name alone, and a worker believes the subject:
     voice.beat.edge.<edge>                EdgeBeat                edge -> coordinator service
     voice.beat.pool.<pool>.<worker>       PoolBeat                worker -> whoever cares
     voice.turn.<edge>.<turn>              TurnRecord (turns.py)   edge -> whoever watches, and the stream that keeps them
+    voice.usage.<edge>                    UsageReport (preloading/reports.py)  edge -> the stream the coordinator service reads
     $KV.policy.routing                    routing policy, JSON    operator -> every edge, which keeps the last good one
     $KV.policy.cache                      Purges (cache/purges)   operator -> every edge, which forgets what was made before
+    $KV.forecast.<group>                  Foreseen (preloading/foreseen.py)    coordinator -> the group's edges, every hour
 
-The last three are also what JetStream keeps in the hub: the stream ``TURN_STREAM``, only when the operator wants it, and the key-value
-bucket ``POLICY_BUCKET``.
+The last five are also what JetStream keeps in the hub: the stream ``TURN_STREAM``, only when the operator wants it, the stream
+``USAGE_STREAM``, and the key-value buckets ``POLICY_BUCKET`` and ``FORECAST_BUCKET``.
 """
 
 from __future__ import annotations
@@ -55,6 +57,10 @@ PURGE_KEY = "cache"
 """Key in the same bucket of what every edge's cache is to forget."""
 TURN_STREAM = "TURNS"
 """Stream that keeps the records of finished turns."""
+USAGE_STREAM = "USAGE"
+"""Stream that keeps what edges report of their use of content."""
+FORECAST_BUCKET = "forecast"
+"""Key-value bucket of what each group will ask for in the hour."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -114,6 +120,11 @@ def pool_beat_subject(pool: str, worker_id: str) -> str:
 def turn_subject(edge_id: str, turn_id: str = "*") -> str:
     """Subject of the record of one finished turn; ``*`` listens to all edges, all turns."""
     return f"voice.turn.{_token_or_any(edge_id)}.{_token_or_any(turn_id)}"
+
+
+def usage_subject(edge_id: str) -> str:
+    """Subject on which an edge tells what its devices asked for; ``*`` listens to all."""
+    return f"voice.usage.{_token_or_any(edge_id)}"
 
 
 def _asked(what: str, pool: str, edge_id: str, worker_id: str) -> str:

@@ -30,6 +30,7 @@ from edge.gateway.session import SessionOptions as DeviceOptions
 from edge.gateway.vision_tokens import VisionTokens
 from edge.looking import looking, offers, vision_tokens
 from edge.observers import GatewayMetrics
+from edge.preloading.service import forecasts, preloading, reporter
 from edge.remembering import follow_purges, remembering
 from edge.routing import asking, routed
 from edge.settings import MIN_SECRET_CHARS, EdgeSettings
@@ -102,25 +103,32 @@ class _Node:
         async with AsyncExitStack() as stack:
             engines = await load_engines(self.settings, observe_wait)
             stack.push_async_callback(engines.close)
-            ladder = await stack.enter_async_context(remembering(self.settings, self.metrics))
+            tiers = await stack.enter_async_context(remembering(self.settings, self.metrics))
+            reports = reporter(self.settings, self.nats)
             router = await stack.enter_async_context(routed(self.settings, self.metrics, self._policies()))
             roads = await stack.enter_async_context(asking(self.settings, self.nats, router))
-            brain = await stack.enter_async_context(
+            assembly = await stack.enter_async_context(
                 assembled(
                     self.settings,
                     engines,
-                    ladder,
+                    tiers.ladder,
                     router,
                     roads=roads,
                     nats=self.nats,
                     seam_bus=self.seam_bus,
                     metrics=self.metrics,
+                    asked=reports.asked,
                 )
             )
+            brain = assembly.brain
             vision_url = await stack.enter_async_context(
                 looking(self.settings, brain.completer, self.vision, self.metrics)
             )
-            async with running(brain.run(), "brain"), running(follow_purges(self._policies(), ladder), "cache-purges"):
+            async with (
+                running(brain.run(), "brain"),
+                running(follow_purges(self._policies(), tiers.ladder), "cache-purges"),
+                preloading(self.settings, assembly, tiers, forecasts(self.settings, self.nats), reports, self.metrics),
+            ):
                 await brain.ready.wait()
                 del self.waits["engines"]
                 yield vision_url

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from edge.brain.speaker import Speaker
 from edge.brain.spoken_answers import SpokenAnswers
 from edge.engines import Engines
 from edge.observers import BrainMetrics
+from edge.preloading.making import Maker
 from edge.remembering import answers
 from edge.routing import Roads, count_decision
 from edge.sampling import HitSampler
@@ -35,6 +36,7 @@ from models.engines import Completer, Recognizer
 from models.errors import OverloadedError, RecognitionError, SynthesisError, VoiceError
 from models.limited import LimitedCompleter, LimitedRecognizer, LimitedSynthesizer
 from models.limits import AdaptiveLimit, Intake
+from models.prompts import Prompt
 from models.sightless import Sightless
 from models.slots import Slots
 
@@ -55,6 +57,16 @@ class Intakes:
         """Whether nobody new should be let in."""
         return self.asr.is_full or self.llm.is_full or self.tts.is_full
 
+    @property
+    def are_asked(self) -> bool:
+        """Whether somebody is listened to or answered now."""
+        return self.asr.inflight + self.llm.inflight > 0
+
+    @property
+    def are_busy(self) -> bool:
+        """Whether any stage has anything to do."""
+        return self.are_asked or self.tts.inflight > 0
+
 
 def intakes(tolerance: float) -> Intakes:
     """Return the stages' limits, each under ``tolerance`` times the time its calls take in calm."""
@@ -63,6 +75,20 @@ def intakes(tolerance: float) -> Intakes:
         return Intake(stage, AdaptiveLimit(tolerance=tolerance, probes=False), leeway=LEEWAY, refusal=refusal)
 
     return Intakes(intake("asr", RecognitionError), intake("llm", OverloadedError), intake("tts", SynthesisError))
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A brain with what else uses its engines."""
+
+    brain: Brain
+    maker: Maker
+    """Answers and speaks what nobody asked yet."""
+    stages: Intakes
+
+
+def _ignore(_key: str, _prompt: Prompt) -> None:
+    """Count nothing."""
 
 
 @asynccontextmanager
@@ -76,8 +102,12 @@ async def assembled(
     nats: Bus,
     seam_bus: Bus,
     metrics: Metrics,
-) -> AsyncGenerator[Brain, None]:
-    """Yield a brain that is not running yet; its voices are closed when this is left. Raises ConfigError."""
+    asked: Callable[[str, Prompt], None] = _ignore,
+) -> AsyncGenerator[Assembly, None]:
+    """Yield a brain that is not running yet; its voices are closed when this is left. Raises ConfigError.
+
+    ``asked`` hears of every memorable question with the key of its answer.
+    """
 
     def observe(decision: RoutingDecision) -> None:
         brain.observe_decision(decision)
@@ -85,35 +115,23 @@ async def assembled(
 
     stages = intakes(settings.stage_tolerance)
     speaker = _speaker(settings, engines, stages, ladder, metrics)
-    edge = Sightless(LimitedCompleter(engines.completer, stages.llm))
-    conditions = partial(_conditions, nats)
+    edge, unhurried = Sightless(LimitedCompleter(engines.completer, stages.llm)), roads.unhurried()
     remembered = answers(settings, ladder)
-    fresh = Hierarchy(edge, roads, AnswerCache(Ladder()), router, conditions=conditions)
-    sampler = _sampler(settings, fresh, stages, metrics)
-    hierarchy = Hierarchy(
-        edge,
-        roads,
-        remembered,
-        router,
-        conditions=conditions,
-        doubt_threshold=settings.doubt_below,
-        observe=observe,
-        recalled=sampler.hit,
+    answering = partial(Hierarchy, router=router, conditions=partial(_conditions, nats))
+    sampler = _sampler(settings, answering(edge, unhurried, AnswerCache(Ladder())), stages, metrics)
+    hierarchy = answering(
+        edge, roads, remembered, doubt_threshold=settings.doubt_below, observe=observe, recalled=sampler.hit
     )
-    spoken = SpokenAnswers(
-        ladder,
-        remembered,
-        voice=engines.voice,
-        qualities=speaker.qualities,
-        observe=observe,
-        recalled=sampler.hit,
-    )
-    pipeline = Pipeline(_recognizer(settings, engines, stages, ladder), hierarchy, speaker, spoken)
+    spoken = partial(SpokenAnswers, ladder, remembered, voice=engines.voice, qualities=speaker.qualities)
+    known = spoken(observe=observe, recalled=sampler.hit, asked=asked)
+    pipeline = Pipeline(_recognizer(settings, engines, stages, ladder), hierarchy, speaker, known)
     brain = _brain(settings, engines, stages, pipeline, nats, seam_bus, metrics)
+    behind = answering(Sightless(engines.completer), unhurried, remembered)
+    maker = Maker(pipeline, behind, remembered, spoken, language=settings.language, limits=_dialogue(settings))
     _show(metrics, brain, engines, stages, speaker)
     try:
         async with sampler.open():
-            yield brain
+            yield Assembly(brain, maker, stages)
     finally:
         await speaker.close()
 
@@ -176,6 +194,10 @@ def _speaker(settings: EdgeSettings, engines: Engines, stages: Intakes, ladder: 
     )
 
 
+def _dialogue(settings: EdgeSettings) -> DialogueLimits:
+    return DialogueLimits(max_tokens=settings.max_tokens)
+
+
 def session_options(settings: EdgeSettings) -> SessionOptions:
     """Return how devices are listened to; raise ConfigError for groups that cannot be read."""
     return SessionOptions(
@@ -187,7 +209,7 @@ def session_options(settings: EdgeSettings) -> SessionOptions:
         ),
         groups=groups_from_json(settings.endpointing),
         private_devices=settings.private_patterns,
-        limits=DialogueLimits(max_tokens=settings.max_tokens),
+        limits=_dialogue(settings),
         language=settings.language,
         budget_s=settings.budget_s,
         partial_ms=settings.partial_ms,

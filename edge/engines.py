@@ -193,7 +193,7 @@ def _completer(settings: EdgeSettings, path: Path | None, parts: _Parts, observe
 
 def _voices(settings: EdgeSettings, files: _Files, parts: _Parts) -> tuple[Synthesizer, str, Callable[[str, str], str]]:
     """Return the voices, their name, and what they say of a text."""
-    from models.kokoro import SPEED, KokoroSynthesizer
+    from models.kokoro import KokoroSynthesizer
     from models.piper import PiperSynthesizer
     from models.voices import Voices
 
@@ -203,7 +203,16 @@ def _voices(settings: EdgeSettings, files: _Files, parts: _Parts) -> tuple[Synth
     parts.warmings.extend(partial(_say, voices, words, language) for language, words in WARM_WORDS.items())
     parts.closings.extend((mandarin.close, english.close))
     parts.lines["tts"] = lambda: mandarin.waiting + english.waiting
-    return voices, f"{MANDARIN_MODEL}/{settings.mandarin_voice}@{SPEED:g}|{settings.english_voice}", voices.words
+    return voices, voice_name(settings), voices.words
+
+
+def voice_name(settings: EdgeSettings) -> str:
+    """Return the name of the voices that the settings ask for, as it stands in the keys of speech."""
+    from models.kokoro import SPEED
+
+    if settings.engines == SCRIPTED:
+        return ""
+    return f"{MANDARIN_MODEL}/{settings.mandarin_voice}@{SPEED:g}|{settings.english_voice}"
 
 
 async def _say(voices: Synthesizer, words: str, language: str) -> None:

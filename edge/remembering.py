@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 
 import structlog
 
@@ -20,6 +21,7 @@ from coordinator.cache.purges import decode_purges
 from coordinator.cache.redis_tier import RedisTier
 from coordinator.cache.tiers import FarTier
 from coordinator.metrics import Metrics
+from coordinator.preloading.shelf import ShelvedTier
 from coordinator.wire import PURGE_KEY
 from edge.settings import EdgeSettings
 from models.errors import ConfigError
@@ -29,8 +31,19 @@ _log = structlog.get_logger()
 _MIB = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """What a process remembers with."""
+
+    ladder: Ladder
+    shelf: ShelvedTier
+    """The ladder's nearest tier: what devices ask for, and a shelf for what they will."""
+    has_far: bool
+    """Whether there are tiers that other nodes share."""
+
+
 @asynccontextmanager
-async def remembering(settings: EdgeSettings, metrics: Metrics) -> AsyncGenerator[Ladder, None]:
+async def remembering(settings: EdgeSettings, metrics: Metrics) -> AsyncGenerator[Tiers, None]:
     """Yield the tiers that the settings name, filled and read while the body runs; raise ConfigError."""
     config = _config(settings)
     for note in config.notes:
@@ -38,13 +51,16 @@ async def remembering(settings: EdgeSettings, metrics: Metrics) -> AsyncGenerato
     async with AsyncExitStack() as stack:
         far = await stack.enter_async_context(far_tiers(settings, config.terms))
         memory = MemoryTier(max_bytes=config.terms.max_bytes.get(TierName.MEMORY, settings.cache_mib * _MIB))
+        shelf = ShelvedTier(memory, shelf_bytes=settings.preload_mib * _MIB)
         terms = config.terms if far else lasting(config.terms)
-        ladder = Ladder(memory, far, terms=terms, observe=metrics.observe_cache)
+        ladder = Ladder(shelf, far, terms=terms, observe=metrics.observe_cache)
         metrics.cache_bytes.labels(TierName.MEMORY).set_function(lambda: memory.held_bytes)
         metrics.cache_entries.labels(TierName.MEMORY).set_function(lambda: len(memory))
+        metrics.cache_bytes.labels("shelf").set_function(lambda: shelf.held_bytes)
+        metrics.cache_entries.labels("shelf").set_function(lambda: len(shelf))
         for name, waiting in ladder.writes_waiting.items():
             metrics.queue_size.labels(f"cache-{name}").set_function(waiting)
-        yield await stack.enter_async_context(ladder.open())
+        yield Tiers(await stack.enter_async_context(ladder.open()), shelf, bool(far))
 
 
 @asynccontextmanager

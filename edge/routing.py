@@ -73,20 +73,36 @@ class Roads(Mapping[str, Completer]):
     """A way over NATS to every pool a policy may name, made when first asked for; whether somebody serves it is found out by asking."""
 
     def __init__(
-        self, nats: Bus, edge_id: str, *, asker: Asker | None = None, first_token_ms: Callable[[], int] = lambda: 0
+        self,
+        nats: Bus,
+        edge_id: str,
+        *,
+        asker: Asker | None = None,
+        first_token_ms: Callable[[], int] = lambda: 0,
+        priority: int = wire.TURN,
     ) -> None:
         """``asker`` is the process's ear, without one each request has its own; ``first_token_ms`` is how long a first token is waited for."""
         self._nats = nats
         self._edge_id = edge_id
         self._asker = asker
         self._first_token_ms = first_token_ms
+        self._priority = priority
         self._made: dict[str, Completer] = {}
+
+    def unhurried(self) -> Roads:
+        """Return the same ways for what nobody waits for."""
+        return Roads(self._nats, self._edge_id, asker=self._asker, priority=wire.PRELOAD)
 
     def __getitem__(self, pool: str) -> Completer:
         """Return the way; raise ConfigError for a name that cannot stand in a subject."""
         if pool not in self._made:
             self._made[pool] = RemoteCompleter(
-                self._nats, wire.token(pool), self._edge_id, asker=self._asker, first_token_ms=self._first_token_ms
+                self._nats,
+                wire.token(pool),
+                self._edge_id,
+                asker=self._asker,
+                first_token_ms=self._first_token_ms,
+                priority=self._priority,
             )
         return self._made[pool]
 

@@ -166,6 +166,17 @@ class EdgeSettings(ProcessSettings):
     cache_config: Path | None = None
     """File with CACHE_CONFIG: L1_memory, L2_redis, L3_storage, each with size, ttl and types. All kinds for a week, a day and 30 days when
     not set; a node with neither Redis nor S3 keeps everything for 30 days, as far as it has room."""
+    preload_mib: int = Field(32, ge=0, le=65536)
+    """Memory, beside cache_mib, for what this edge will be asked for in the hour, as the coordinator foretells it. 0 prepares nothing, and
+    reports nothing of what is asked."""
+    preload_confidence: float = Field(0.8, ge=0.5, le=1)
+    """Probability over which an answer nobody has yet is made before anybody asks."""
+    preload_budget_s: float = Field(120.0, ge=0, le=3600)
+    """Engines' time each hour may take for that, in which nobody needs them."""
+    preload_calm_s: float = Field(5.0, ge=0.1, le=3600)
+    """Seconds in which nobody was heard or answered, before something is made."""
+    preload_questions: Path | None = None
+    """File of questions, one a line ("en: ..." for English ones), that are answered and spoken at the start beside greetings."""
     redis_url: str = ""
     """Second cache tier, e.g. redis://redis:6379/0, or redis+cluster://node:6379 for a cluster; none when empty."""
     s3_url: str = ""

@@ -81,7 +81,7 @@ class Ladder:
         tasks = [asyncio.create_task(run, name="cache") for run in runs]
         try:
             yield self
-            await asyncio.gather(*(writer.emptied(CLOSE_S) for writer in self._writers.values()))
+            await self.written(CLOSE_S)
         finally:
             ending = [*tasks, *self._looking.values(), *self._asking]
             for task in ending:
@@ -129,6 +129,43 @@ class Ladder:
             looking.add_done_callback(lambda _task: self._looking.pop(key, None))
         return await asyncio.shield(looking)
 
+    async def fetch(self, key: str, *, keep: bool = True) -> bool | None:
+        """Return whether a far tier has the value, None when one that may have it cannot be asked; counted nowhere, for nobody waits.
+
+        What is found is copied into the nearer tiers when ``keep``.
+        """
+        is_sure = True
+        for place, tier in enumerate(self._far):
+            guard = self._guards[tier.name]
+            if not self._terms.of(tier.name, kind_of(key)):
+                continue
+            try:
+                stored = None if guard.is_open else await tier.get(key)
+            except CacheError:
+                guard.failed()
+                is_sure = False
+                continue
+            is_sure = is_sure and not guard.is_open
+            found, _ = self._unsealed(tier.name, key, stored)
+            if found is not None:
+                if keep:
+                    self._copy(key, found, self._far[:place])
+                return True
+        return False if is_sure else None
+
+    async def written(self, within_s: float) -> bool:
+        """Return True once everything put so far is in the far tiers, False when that takes longer or a tier is left alone."""
+        await asyncio.gather(*(writer.emptied(within_s) for writer in self._writers.values()))
+        return not any(map(len, self._writers.values()))
+
+    async def steady(self, within_s: float) -> bool:
+        """Return True once every far tier may be asked, False when that takes longer than ``within_s``."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                for guard in self._guards.values():
+                    await guard.closed()
+        return not any(guard.is_open for guard in self._guards.values())
+
     def put(self, key: str, value: bytes) -> None:
         """Keep the value in every tier whose terms name its kind: here at once, elsewhere soon."""
         self._put_near(key, value)
@@ -145,31 +182,31 @@ class Ladder:
             writer.drop(key)
 
     @asynccontextmanager
-    async def leased(self, key: str, ttl_s: float) -> AsyncGenerator[bool, None]:
+    async def leased(self, key: str, ttl_s: float, *, within_s: float = LOOK_S) -> AsyncGenerator[bool, None]:
         """Hold the right to make this value, among all nodes that share a tier; False when another node has it.
 
-        Without such a tier, or while it is left alone, everybody may make everything.
+        Without such a tier, while it is left alone, or when it does not answer ``within_s``, everybody may make everything.
         """
         tier = next((tier for tier in self._far if isinstance(tier, Leasing)), None)
-        token = None if tier is None else await self._lease(tier, key, ttl_s)
+        token = None if tier is None else await self._lease(tier, key, ttl_s, within_s)
         try:
             yield token is not None or tier is None
         finally:
             if tier is not None and token:
                 with suppress(CacheError, TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
+                    async with asyncio.timeout(within_s):
                         await tier.release(key, token)
 
-    async def _lease(self, tier: Leasing, key: str, ttl_s: float) -> str | None:
+    async def _lease(self, tier: Leasing, key: str, ttl_s: float, within_s: float) -> str | None:
         """Return a token, "" when the tier cannot be asked, None when somebody else has it."""
         guard = self._guards[tier.name]
         if guard.is_open:
             return ""
         try:
-            async with asyncio.timeout(LOOK_S):
-                return await tier.lease(key, ttl_s)
+            return await _in_time(tier.lease(key, ttl_s), asyncio.get_running_loop().time() + within_s)
         except (CacheError, TimeoutError) as error:
-            guard.failed(late=isinstance(error, TimeoutError))
+            if not isinstance(error, _StoodStillError):
+                guard.failed(late=isinstance(error, TimeoutError))
             return ""
 
     def purge(self, purges: Purges) -> None:
@@ -240,17 +277,21 @@ class Ladder:
         return self._opened(tier.name, key, kind, stored)
 
     def _opened(self, tier: str, key: str, kind: str, stored: bytes | None) -> _Found:
-        """Return what is sealed in ``stored`` if it may be used, True otherwise; a damaged value is deleted."""
+        """Return what is sealed in ``stored`` if it may be used, True otherwise."""
+        found, result = self._unsealed(tier, key, stored)
+        self._observe(kind, tier, result)
+        return found or True
+
+    def _unsealed(self, tier: str, key: str, stored: bytes | None) -> tuple[Sealed | None, Result]:
+        """Return what may be used, and what to tell; a damaged value is deleted."""
         try:
             found = None if stored is None else unseal(key, stored, self._clock())
         except CacheError:
-            self._observe(kind, tier, "damaged")
             self._writers[tier].drop(key)
-            return True
+            return None, "damaged"
         if found is not None and self.purges.forget(key, found.made_at_s):
             found = None
-        self._observe(kind, tier, "miss" if found is None else "hit")
-        return found or True
+        return found, "miss" if found is None else "hit"
 
     def _put_near(self, key: str, value: bytes) -> None:
         ttl_s = self._terms.of(TierName.MEMORY, kind_of(key))

@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
-MAX_REPORT_CONTENTS = 4096
+from coordinator.wire import MAX_PAYLOAD_BYTES as MAX_REPORT_BYTES
+
+MAX_REPORT_CONTENTS = 2048
 """Contents a report names at most; an edge of 150 devices asks fewer in an hour. A guess."""
-MAX_REPORT_BYTES = 1_000_000
-"""As much as a NATS message carries by default."""
-MAX_TEXT_CHARS = 200
-"""A question longer than this is not remembered either."""
+MAX_TEXT_CHARS = 208
+"""A question of 200 characters, which is the longest that is remembered, and its language before it."""
 MAX_COUNT = 1_000_000
+EVERYWHERE = "everywhere"
+"""Group of the edges that name no region."""
 MIN_DEVICES = 2
 """Devices of an edge that must have asked before the words of a question leave it."""
 
+_MAX_MADE = 256
+"""Contents made ahead that a report names; an edge makes a few in an hour."""
+_CONTENT_BYTES = 96
+"""What a content and a number, or a length, take in a message at most."""
+_HEAD_BYTES = 512
 _CONTENT = re.compile(r"[a-z]{1,16}:[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -34,6 +41,8 @@ class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
     """Asks by content: a cache key, ``<kind>:<64 hex digits>``."""
     texts: Mapping[str, str] = {}
     """Words of some of these contents, as an answer to them is made from; only of those that MIN_DEVICES devices asked."""
+    made: tuple[str, ...] = ()
+    """Contents this edge made in that hour before anybody asked."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -72,7 +81,16 @@ def _check(report: UsageReport) -> None:
     _check_contents(report)
 
 
+def group_of(region: str) -> str:
+    """Return the name under which edges of one region are counted together; it can stand in a report and in a subject."""
+    if not region or _NAME.fullmatch(region):
+        return region or EVERYWHERE
+    return f"region-{hashlib.blake2b(region.encode(), digest_size=8).hexdigest()}"
+
+
 def _check_contents(report: UsageReport) -> None:
+    if len(report.made) > MAX_REPORT_CONTENTS or not all(_CONTENT.fullmatch(content) for content in report.made):
+        raise msgspec.ValidationError("made is not a list of contents")
     for content, count in report.counts.items():
         if _CONTENT.fullmatch(content) is None:
             raise msgspec.ValidationError("a content is not <kind>:<64 hex digits>")
@@ -122,17 +140,25 @@ class EdgeUsage:
         if len(self._asked) > self._max_contents:
             self._asked.popitem(last=False)
 
-    def report(self, hour: int) -> UsageReport | None:
-        """Return what was asked since the last report as that of ``hour``, None when nothing was; counts begin anew."""
+    def report(self, hour: int, made: Collection[str] = ()) -> UsageReport | None:
+        """Return what was asked since the last report as that of ``hour``, None when nothing was; counts begin anew.
+
+        What a message cannot carry is left out: words first, then what was asked least.
+        """
         used = {content: asked for content, asked in self._asked.items() if asked.count}
-        counts = {content: asked.count for content, asked in used.items()}
-        texts = {
-            content: asked.text
-            for content, asked in used.items()
-            if len(asked.devices) >= MIN_DEVICES and 0 < len(asked.text) <= MAX_TEXT_CHARS
-        }
+        most = sorted(used, key=lambda content: -used[content].count)[:MAX_REPORT_CONTENTS]
+        told = tuple(made)[:_MAX_MADE]
+        room = MAX_REPORT_BYTES - _HEAD_BYTES - _CONTENT_BYTES * (len(most) + len(told))
+        counts, texts = {}, {}
+        for content in most:
+            counts[content] = used[content].count
+            text = used[content].text
+            size = len(text.encode()) + _CONTENT_BYTES
+            if len(used[content].devices) >= MIN_DEVICES and 0 < len(text) <= MAX_TEXT_CHARS and size <= room:
+                texts[content] = text
+                room -= size
         for asked in used.values():
             asked.count = 0
-        if not counts:
+        if not counts and not told:
             return None
-        return UsageReport(edge_id=self._edge_id, group=self._group, hour=hour, counts=counts, texts=texts)
+        return UsageReport(edge_id=self._edge_id, group=self._group, hour=hour, counts=counts, texts=texts, made=told)

@@ -52,10 +52,13 @@ class SpokenAnswers:
         qualities: Callable[[], Sequence[str]],
         observe: Callable[[RoutingDecision], None] = lambda _decision: None,
         recalled: Callable[[Prompt, str], None] = lambda _prompt, _answer: None,
+        asked: Callable[[str, Prompt], None] = lambda _key, _prompt: None,
+        kept: Callable[[str], None] = lambda _key: None,
     ) -> None:
         """``voice`` names the voices and their version, ``qualities`` the levels that are good enough now.
 
-        The levels come best first, and the last one is encoded at. ``observe`` and ``recalled`` hear of hits.
+        The levels come best first, and the last one is encoded at. ``observe`` and ``recalled`` hear of hits, ``asked`` of every memorable
+        question with the key of its answer, ``kept`` of every answer that is remembered as sound from now on.
         """
         self._ladder = ladder
         self._answers = answers
@@ -63,6 +66,8 @@ class SpokenAnswers:
         self._qualities = qualities
         self._observe = observe
         self._recalled = recalled
+        self._asked = asked
+        self._kept = kept
 
     async def get(self, prompt: Prompt) -> SpokenAnswer | None:
         """Return the answer to the same question, None when unknown, not memorable or not readable.
@@ -72,7 +77,8 @@ class SpokenAnswers:
         answer_key = self._answers.key(prompt)
         if answer_key is None:
             return None
-        keys = [self._key(answer_key, quality) for quality in self._qualities()]
+        self._asked(answer_key, prompt)
+        keys = [self._keyed(answer_key, quality) for quality in self._qualities()]
         value = self._ladder.near(*keys)
         if value is None:
             value, _ = await asyncio.gather(self._ladder.beyond(keys[0]), self._ladder.get(answer_key))
@@ -90,7 +96,12 @@ class SpokenAnswers:
         """Remember an answer that was spoken whole."""
         key = self._answers.key(prompt)
         if key is not None and 0 < sum(len(piece.packets) for piece in answer.pieces) <= MAX_PACKETS:
-            self._ladder.put(self._key(key, self._qualities()[-1]), _encoder.encode(answer))
+            self._ladder.put(self.key(key), _encoder.encode(answer))
+            self._kept(key)
 
-    def _key(self, answer_key: str, quality: str) -> str:
+    def key(self, answer_key: str) -> str:
+        """Return the key of the answer as it is spoken now."""
+        return self._keyed(answer_key, self._qualities()[-1])
+
+    def _keyed(self, answer_key: str, quality: str) -> str:
         return key_of(Kind.AUDIO, answer_key, self._voice, quality)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from contextlib import aclosing
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from tests.virtual_time import run
 SHORT = "$JS.ACK.KV_policy.c1.1.7.3.1795421714010788000.5"
 LONG = "$JS.ACK.hub.hAsH.KV_policy.c1.1.7.3.1795421714010788000.5"
 LONGER = f"{LONG}.rAnDoM"
-FOUND = Kept(payload=b"x", sequence=7, at_s=1795421714.010788, pending=5)
+FOUND = Kept(payload=b"x", sequence=7, at_s=1795421714.010788, pending=5, subject="s")
 
 # What a consumer delivers
 
@@ -186,7 +187,7 @@ def test_a_followed_stream_yields_what_comes_until_it_falls_silent() -> None:
             coming = asyncio.ensure_future(anext(following))
             inbox = await there.inboxes.get()
             await bus.publish(inbox, b"x", reply=SHORT)
-            assert await coming == FOUND
+            assert await coming == msgspec.structs.replace(FOUND, subject=inbox)
             coming = asyncio.ensure_future(anext(following, None))
             for _ in range(3):
                 await asyncio.sleep(HEARTBEAT_S)

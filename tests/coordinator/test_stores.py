@@ -12,23 +12,33 @@ from tests.virtual_time import run
 ALL = {"STREAM.CREATE": {}, "STREAM.DELETE": {"success": True}}
 
 
-def test_the_policys_bucket_and_the_turns_are_made() -> None:
+def test_the_buckets_the_turns_and_the_usage_are_made() -> None:
     async def scenario() -> None:
         bus = HeaderMemoryBus()
         async with server(bus, ALL) as asked:
             await make_stores(JetStream(bus, domain="hub"), keep_turns_hours=24)
-            assert asked == ["STREAM.CREATE.KV_policy", "STREAM.CREATE.TURNS"]
+            assert asked == [
+                "STREAM.CREATE.KV_policy",
+                "STREAM.CREATE.KV_forecast",
+                "STREAM.CREATE.USAGE",
+                "STREAM.CREATE.TURNS",
+            ]
 
     run(scenario())
 
 
-def test_turns_are_deleted_when_none_are_to_be_kept() -> None:
+def test_turns_and_usage_are_deleted_when_none_are_to_be_kept() -> None:
     async def scenario() -> None:
         bus = HeaderMemoryBus()
         with structlog.testing.capture_logs() as logs:
             async with server(bus, ALL) as asked:
-                await make_stores(JetStream(bus, domain="hub"))
-                assert asked == ["STREAM.CREATE.KV_policy", "STREAM.DELETE.TURNS"]
+                await make_stores(JetStream(bus, domain="hub"), keep_usage_days=0)
+                assert asked == [
+                    "STREAM.CREATE.KV_policy",
+                    "STREAM.DELETE.USAGE",
+                    "STREAM.DELETE.KV_forecast",
+                    "STREAM.DELETE.TURNS",
+                ]
         assert [(entry["event"], entry["turns_deleted"]) for entry in logs] == [("stores_made", True)]
 
     run(scenario())

@@ -88,9 +88,10 @@ def test_an_assembled_brain_shows_its_stages_in_the_metrics() -> None:
                 nats=bus,
                 seam_bus=bus,
                 metrics=metrics,
-            ) as brain,
+            ) as assembly,
         ):
-            assert brain.sessions == 0
+            assert assembly.brain.sessions == 0
+            assert not assembly.stages.are_busy
             assert value(metrics, "processing_queue_size", stage="llm") == 3
             assert value(metrics, "processing_queue_size", stage="opus") == 0
             assert (value(metrics, "voice_stage_limit", stage="asr") or 0) > 0

@@ -19,7 +19,7 @@ PROMPT = Prompt(turn_id="t", device_id="d", messages=(Message(role="user", text=
 
 
 @pytest.mark.parametrize(
-    ("named", "tiers"),
+    ("named", "names"),
     [
         ({}, []),
         ({"redis_url": "redis://127.0.0.1:1/0"}, ["redis"]),
@@ -28,10 +28,11 @@ PROMPT = Prompt(turn_id="t", device_id="d", messages=(Message(role="user", text=
         ({"redis_url": "redis://127.0.0.1:1/0", "s3_url": "http://127.0.0.1:1"}, ["redis", "object-store"]),
     ],
 )
-def test_the_settings_name_the_tiers_and_none_need_be_up(named: dict[str, str], tiers: list[str]) -> None:
+def test_the_settings_name_the_tiers_and_none_need_be_up(named: dict[str, str], names: list[str]) -> None:
     async def work() -> None:
-        async with remembering(settings(**named), Metrics(CollectorRegistry())) as ladder:
-            assert list(ladder.writes_waiting) == tiers
+        async with remembering(settings(**named), Metrics(CollectorRegistry())) as tiers:
+            assert list(tiers.ladder.writes_waiting) == names
+            assert tiers.has_far is bool(names)
 
     virtual_time.run(work())
 
@@ -47,10 +48,10 @@ def test_a_file_of_the_seeds_says_what_is_kept_where(tmp_path: Path) -> None:
     path.write_text(json.dumps({"L1_memory": {"size": "1MB", "ttl": 10, "types": ["llm_responses"]}}))
 
     async def work() -> None:
-        async with remembering(settings(cache_config=path), Metrics(CollectorRegistry())) as ladder:
+        async with remembering(settings(cache_config=path), Metrics(CollectorRegistry())) as tiers:
             for kind in Kind:
-                ladder.put(key_of(kind, "a"), b"v")
-                assert (ladder.near(key_of(kind, "a")) is not None) is (kind is Kind.ANSWER)
+                tiers.ladder.put(key_of(kind, "a"), b"v")
+                assert (tiers.ladder.near(key_of(kind, "a")) is not None) is (kind is Kind.ANSWER)
 
     virtual_time.run(work())
 
@@ -66,10 +67,10 @@ def test_a_file_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
 
 def test_answers_are_not_remembered_when_the_settings_say_so_and_are_of_the_models_in_force() -> None:
     async def work() -> None:
-        async with remembering(settings(), Metrics(CollectorRegistry())) as ladder:
-            assert answers(settings(answer_cache=False), ladder).key(PROMPT) is None
+        async with remembering(settings(), Metrics(CollectorRegistry())) as tiers:
+            assert answers(settings(answer_cache=False), tiers.ladder).key(PROMPT) is None
             keys = {
-                answers(settings(**changes), ladder).key(PROMPT)
+                answers(settings(**changes), tiers.ladder).key(PROMPT)
                 for changes in ({}, {"llm_model": "other"}, {"pool": "other"}, {"cache_scope": "device"})
             }
             assert len(keys) == 4
@@ -80,8 +81,8 @@ def test_answers_are_not_remembered_when_the_settings_say_so_and_are_of_the_mode
 def test_what_is_held_is_shown() -> None:
     async def work() -> None:
         metrics = Metrics(CollectorRegistry())
-        async with remembering(settings(), metrics) as ladder:
-            ladder.put(key_of(Kind.ANSWER, "a"), b"v" * 1000)
+        async with remembering(settings(), metrics) as tiers:
+            tiers.ladder.put(key_of(Kind.ANSWER, "a"), b"v" * 1000)
             held = metrics.registry.get_sample_value("voice_cache_bytes", {"tier": "memory"})
             assert held is not None
             assert held > 1000

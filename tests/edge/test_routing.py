@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from coordinator import wire
 from coordinator.breaker import Outcome
 from coordinator.buckets import MemoryBucket
 from coordinator.cache.answers import AnswerCache
@@ -14,6 +16,7 @@ from coordinator.cache.ladder import Ladder
 from coordinator.hierarchy import Hierarchy
 from coordinator.memory_bus import MemoryBus
 from coordinator.metrics import Metrics
+from coordinator.remote import Asker
 from coordinator.routing.policy import Conditions, Policy, policy_document
 from coordinator.turns import RoutingDecision, Tier
 from coordinator.wire import POLICY_KEY
@@ -87,6 +90,24 @@ def test_there_is_a_road_to_every_pool_a_policy_may_name() -> None:
     assert len(roads) == 1
     with pytest.raises(ConfigError, match="subject"):
         _ = roads["a.b"]
+
+
+def test_what_nobody_waits_for_takes_the_same_roads_at_the_lowest_priority() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        async with bus.subscribe("voice.complete.p.edge-1") as requests, Asker.open(bus, "edge-1") as asker:
+            for roads, priority in (
+                (here := Roads(bus, "edge-1", asker=asker), wire.TURN),
+                (here.unhurried(), wire.PRELOAD),
+            ):
+                async with aclosing(roads["p"].complete(HARD)) as deltas:
+                    asking = asyncio.create_task(anext(deltas))
+                    request = wire.decode_request((await anext(aiter(requests))).payload)
+                    assert request.priority == priority
+                    asking.cancel()
+                    await asyncio.wait([asking])
+
+    run(scenario())
 
 
 def test_decisions_and_breakers_are_shown() -> None:

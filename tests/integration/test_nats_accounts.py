@@ -117,9 +117,11 @@ TABLE: list[tuple[str, str, set[str]]] = [
     ("voice.beat.pool.qwen-14b.w1", "cloud", {"coordinator", "operator", "@edge-1", "@edge-2"}),
     ("voice.beat.edge.edge-1", "@edge-1", {"coordinator", "operator"}),
     ("voice.turn.edge-1.t1", "@edge-1", {"operator"}),
+    ("voice.usage.edge-1", "@edge-1", {"operator"}),
     ("voice.complete.qwen-14b.coordinator", "coordinator", {"cloud", "operator"}),
     # What nobody may
     ("voice.turn.edge-2.t1", "@edge-1", set()),
+    ("voice.usage.edge-2", "@edge-1", set()),
     ("voice.beat.edge.edge-2", "@edge-1", set()),
     ("voice.complete.qwen-14b.edge-2", "@edge-1", set()),
     ("voice.complete.qwen-14b.edge-2.w1", "@edge-1", set()),

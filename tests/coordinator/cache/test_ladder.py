@@ -338,3 +338,43 @@ def test_a_tier_is_not_blamed_for_what_the_process_may_have_missed() -> None:
             await asyncio.sleep(10 * LOOK_S)
 
     real_time.run(scenario())
+
+
+def test_what_is_fetched_is_near_afterwards_and_counted_nowhere() -> None:
+    async def scenario() -> None:
+        seen: Seen = []
+        redis, store = FakeTier("redis"), FakeTier("object-store")
+        async with Ladder(None, [store]).open() as others:
+            others.put(KEY, b"value")
+        ladder = Ladder(MemoryTier(), [redis, store], observe=lambda _kind, tier, result: seen.append((tier, result)))
+        async with ladder.open():
+            assert not await ladder.fetch(OTHER)
+            assert await ladder.fetch(KEY, keep=False)
+            assert (ladder.near(KEY), redis.held) == (None, {})
+            seen.clear()
+            assert await ladder.fetch(KEY)
+            assert seen == []
+            assert ladder.near(KEY) == b"value"
+        assert set(redis.held) == {KEY}
+
+    run(scenario())
+
+
+def test_what_is_broken_damaged_or_purged_is_not_fetched() -> None:
+    async def scenario() -> None:
+        redis, store = FakeTier("redis", broken=True), FakeTier("object-store")
+        async with Ladder(MemoryTier(), [redis, store]).open() as ladder:
+            assert await ladder.steady(0.0)
+            store.held[KEY] = b"damaged"
+            assert await ladder.fetch(KEY) is None, "Redis may have it"
+            store.held[OTHER] = seal(OTHER, b"v", made_at_s=time.time() - 9, expires_at_s=time.time() + 99)
+            assert await ladder.fetch(OTHER, keep=False)
+            ladder.purge(Purges(marks={OTHER: time.time()}))
+            assert await ladder.fetch(OTHER) is None
+            assert not await ladder.steady(1.0), "it failed three times and is left alone"
+            redis.broken = False
+            assert await ladder.steady(60.0)
+            assert await ladder.fetch(OTHER) is False
+        assert KEY not in store.held
+
+    run(scenario())

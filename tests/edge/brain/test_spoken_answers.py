@@ -92,7 +92,7 @@ def test_what_cannot_be_read_is_a_miss(value: bytes) -> None:
         answers = made(ladder)
         key = AnswerCache(ladder).key(prompt())
         assert key is not None
-        ladder.put(answers._key(key, "best"), value)
+        ladder.put(answers.key(key), value)
         assert await answers.get(prompt()) is None
 
     run(scenario())
@@ -108,5 +108,27 @@ def test_sound_and_text_are_looked_for_at_the_same_time() -> None:
             assert await texts.get(prompt()) is None
             assert asyncio.get_running_loop().time() - began_s == pytest.approx(0.01)
         assert redis.asked.count("get") == 2
+
+    run(scenario())
+
+
+def test_memorable_questions_are_counted_when_they_are_asked_and_answers_when_they_are_kept() -> None:
+    async def scenario() -> None:
+        ladder, seen = Ladder(MemoryTier()), list[tuple[str, str]]()
+        answers = SpokenAnswers(
+            ladder,
+            AnswerCache(ladder),
+            voice="v",
+            qualities=lambda: ["best"],
+            asked=lambda key, prompt: seen.append((key, prompt.question)),
+            kept=lambda key: seen.append((key, "kept")),
+        )
+        for question in ("现在几点了", "水的沸点是多少度"):
+            await answers.get(prompt(question))
+            answers.put(prompt(question), ANSWER)
+        key = AnswerCache(ladder).key(prompt())
+        assert key is not None
+        assert seen == [(key, "水的沸点是多少度"), (key, "kept")]
+        assert ladder.near(answers.key(key)) is not None
 
     run(scenario())
