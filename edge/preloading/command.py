@@ -28,6 +28,7 @@ from coordinator.wire import FORECAST_BUCKET
 from edge.brain.quality import LEVELS
 from edge.engines import voice_name
 from edge.preloading.preparing import HOUR_S, SIZE_BYTES
+from edge.preloading.reporting import words_from
 from edge.remembering import far_tiers
 from edge.settings import EdgeSettings
 from models.errors import ConfigError
@@ -152,7 +153,7 @@ def _show(proposal: Proposal, foreseen: Foreseen, in_redis: int, at_most: int | 
     typer.echo(
         f"edges of {proposal.group}, {_clock(proposal.hour)}: {proposal.foreseen:,} contents foretold, {proposal.stored:,} in Redis or S3"
     )
-    words = {content.key: content.text.partition(" ")[2] for content in foreseen.contents}
+    words = {content.key: words_from(content.text)[1] for content in foreseen.contents}
     console = Console()
     for title, choices in (("load", proposal.load), ("make", proposal.make), ("leave", proposal.refused)):
         if choices:

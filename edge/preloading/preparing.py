@@ -19,10 +19,11 @@ import structlog
 from coordinator.buckets import Bucket
 from coordinator.cache.ladder import Ladder
 from coordinator.preloading.foreseen import Content, Foreseen, decode_foreseen
-from coordinator.preloading.plan import MIN_CONFIDENCE
+from coordinator.preloading.plan import MIN_CONFIDENCE, Costs
 from coordinator.preloading.proposal import fitting, to_load, to_make
 from coordinator.preloading.shelf import ShelvedTier
 from edge.preloading.idle import IdleTime
+from edge.preloading.reporting import words_from
 from models.errors import VoiceError
 from models.prompts import Prompt
 
@@ -35,6 +36,8 @@ TIER_S = 5.0
 """How long a far tier that is left alone is waited for, once an hour; and how long a lease may take."""
 SIZE_BYTES = 25_000
 """What a spoken answer takes until the first ones were loaded: three sentences. A guess."""
+_LEARNS = 0.05
+"""How much a size or a time counts beside those before it. A guess."""
 TRIES = 3
 """How often a content is begun anew that somebody interrupted."""
 
@@ -65,7 +68,7 @@ class Makes(Protocol):
 
 
 class Preparer:
-    """Prepares hour after hour; ``run`` it in a task."""
+    """Prepares the first words and hour after hour, each in a task of its own; makes one content at a time."""
 
     def __init__(
         self,
@@ -100,6 +103,8 @@ class Preparer:
         self._now = now
         self._made = made
         self._size_bytes = SIZE_BYTES
+        self._make_s = Costs().make_s
+        """What making takes here, as the last ones did."""
         self._making = asyncio.Lock()
         self._is_patient = True
         """Whether tiers that are left alone are still waited for in this hour."""
@@ -134,6 +139,7 @@ class Preparer:
             stored | unsure,
             budget_s=self._budget_s,
             shares=self._shares,
+            costs=Costs(make_s=self._make_s),
             min_confidence=self._min_confidence,
         )
         by_key = {content.key: content for content in foreseen.contents}
@@ -170,7 +176,8 @@ class Preparer:
         is_there = await self._look(spoken_key)
         if is_there:
             await self._ladder.fetch(key)
-            self._size_bytes = round(0.98 * self._size_bytes + 0.02 * len(self._shelf.get(spoken_key) or b""))
+            size_bytes = len(self._shelf.get(spoken_key) or b"") or self._size_bytes
+            self._size_bytes = round(self._size_bytes + _LEARNS * (size_bytes - self._size_bytes))
         self._observe("load", "done" if is_there else "unsure" if is_there is None else "absent")
         return is_there
 
@@ -185,11 +192,10 @@ class Preparer:
         return self._shelf.get(self._makes.spoken_key(key)) is not None or await self._fetch(key)
 
     async def _make_foreseen(self, content: Content) -> None:
-        language, _, question = content.text.partition(" ")
-        prompt = self._makes.prompt(language, question)
+        prompt = self._makes.prompt(*words_from(content.text))
         if self._makes.key(prompt) != content.key:
             self._observe("make", "other")
-        elif not await self._is_here(content.key) and await self._make(content.key, prompt):
+        elif await self._is_here(content.key) is False and await self._make(content.key, prompt):
             self._made(content.key)
 
     async def _make(self, key: str, prompt: Prompt) -> bool:
@@ -198,8 +204,11 @@ class Preparer:
         for _ in range(TRIES):
             async with self._making:
                 await self._idle.come()
+                began_s = asyncio.get_running_loop().time()
                 result = await self._make_now(spoken_key, prompt)
             self._observe("make", result)
+            if result == "done":
+                self._make_s += _LEARNS * (asyncio.get_running_loop().time() - began_s - self._make_s)
             if result != "interrupted":
                 return result == "done"
         return False

@@ -322,3 +322,15 @@ def test_each_forecast_is_followed_and_one_that_cannot_be_read_is_passed_over() 
             await asyncio.wait([following])
 
     run(scenario())
+
+
+def test_what_making_takes_here_is_learned_and_kept_within_the_hours_budget() -> None:
+    async def scenario() -> None:
+        async with site(budget_s=20.0) as here:
+            contents = [content(f"问题{number}") for number in range(30)]
+            await here.preparer.prepare(hour_of(*contents))
+            assert len(here.made) == 10, "two seconds each, until something was made"
+            await here.preparer.prepare(hour_of(*contents))
+            assert 4 <= len(here.made) - 10 < 8, "each takes five"
+
+    run(scenario())
