@@ -21,7 +21,7 @@ AGAIN_S = 10.0
 FORECAST_KEEPING = Keeping(history=1, max_age_s=2 * 3600.0)
 """A forecast is about one hour."""
 USAGE_MIB = 256
-"""A thousand edges' reports of an hour take about 50 MiB, of 150 devices each some 10 kB. A guess; the oldest give way."""
+"""A week of 150 edges, whose reports are some 10 kB an hour each. A guess; the oldest give way."""
 _NS_PER_DAY = 86_400 * 1_000_000_000
 
 

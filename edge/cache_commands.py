@@ -41,6 +41,8 @@ app = typer.Typer(
     "so are the models and the language that belong to the key of an answer.",
 )
 
+_AGED = 256
+"""Values of a tier of which the age is looked up: those named first."""
 _AT_ONCE = 16
 """Deletions under way at the same time."""
 
@@ -71,7 +73,7 @@ Examples:
 
 @app.command("stats", short_help="Count what Redis and S3 hold.", epilog=_STATS_EXAMPLES)
 def stats_command(*, as_json: AsJson = False) -> None:
-    """Count what each tier beyond the edges' memories holds, by kind. It reads every key: seconds for 100,000 values.
+    """Count what each tier beyond the edges' memories holds, by kind, and tell how old it is. It reads every key: seconds for 100,000 values.
 
     What an edge's own memory holds, and how often each tier hits, stands in its /metrics (voice_cache_*, cache_hit_rate).
     """
@@ -85,7 +87,7 @@ def stats_command(*, as_json: AsJson = False) -> None:
                 typer.echo(f"{tier}: {figures['error']}")
                 continue
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in figures["kinds"].items()) or "nothing"
-            typer.echo(f"{tier}: {kinds}; {figures['bytes']:,} bytes")
+            typer.echo(f"{tier}: {kinds}; {figures['bytes']:,} bytes{_aged(figures['age_s'])}")
 
 
 _GET_EXAMPLES = """\b
@@ -206,13 +208,38 @@ async def _stats(settings: EdgeSettings, *, is_quiet: bool) -> dict[str, dict[st
         for tier in tiers:
             try:
                 kinds: Counter[str] = Counter()
+                some: list[str] = []
                 async with aclosing(_keys(tier, ("",), is_quiet=is_quiet)) as keys:
                     async for key in keys:
                         kinds[kind_of(key)] += 1
-                counted[tier.name] = {"kinds": dict(kinds), "bytes": (await tier.size()).bytes}
+                        if len(some) < _AGED:
+                            some.append(key)
+                ages = sorted([age_s for key in some if (age_s := await _age_s(tier, key)) is not None])
+                counted[tier.name] = {
+                    "kinds": dict(kinds),
+                    "bytes": (await tier.size()).bytes,
+                    "age_s": {"values": len(ages), "p50": ages[len(ages) // 2], "oldest": ages[-1]} if ages else None,
+                }
             except CacheError as error:
                 counted[tier.name] = {"error": str(error)}
     return counted
+
+
+async def _age_s(tier: FarTier, key: str) -> float | None:
+    """Return how long ago a value was made, None when it is gone, too old or damaged; raise CacheError when the tier is."""
+    stored = await tier.get(key)
+    now_s = time.time()
+    try:
+        sealed = None if stored is None else unseal(key, stored, now_s)
+    except CacheError:
+        return None
+    return None if sealed is None else now_s - sealed.made_at_s
+
+
+def _aged(ages: dict[str, float] | None) -> str:
+    if ages is None:
+        return ""
+    return f"; of {ages['values']:,} looked at, half are over {ages['p50'] / 3600:,.1f} h old, the oldest {ages['oldest'] / 3600:,.1f} h"
 
 
 async def _find(settings: EdgeSettings, key: str) -> list[dict[str, Any]]:

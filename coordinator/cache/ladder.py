@@ -112,8 +112,8 @@ class Ladder:
         value = self.near(key)
         return value if value is not None else await self.beyond(key)
 
-    async def beyond(self, key: str, *, again: bool = False) -> bytes | None:
-        """Return the value from the far tiers alone, within ``LOOK_S``.
+    async def beyond(self, key: str, *, again: bool = False, within_s: float = LOOK_S) -> bytes | None:
+        """Return the value from the far tiers alone, within ``LOOK_S``, or what is known by ``within_s`` while the look goes on behind.
 
         Where they did not know it a moment ago, they are asked only when ``again``.
         """
@@ -127,6 +127,9 @@ class Ladder:
         if looking is None:
             looking = self._looking[key] = asyncio.create_task(self._look(key), name="cache-look")
             looking.add_done_callback(lambda _task: self._looking.pop(key, None))
+        if within_s < LOOK_S:
+            await asyncio.wait([looking], timeout=within_s)
+            return looking.result() if looking.done() else None
         return await asyncio.shield(looking)
 
     async def fetch(self, key: str, *, keep: bool = True) -> bool | None:

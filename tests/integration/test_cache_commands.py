@@ -67,6 +67,9 @@ def test_what_is_remembered_is_counted_shown_and_forgotten_everywhere(tmp_path: 
                 counted = json.loads((await said(url, "stats", "--json")).stdout)["tiers"]["redis"]
                 assert counted["kinds"] == {"answer": 1, "speech": 40}
                 assert counted["bytes"] > 16_000
+                assert counted["age_s"]["values"] == 41
+                assert 0 <= counted["age_s"]["p50"] <= counted["age_s"]["oldest"] < 60
+                assert "41 looked at" in (await said(url, "stats")).stdout
                 shown = await said(url, "get", QUESTION + "？")
                 assert (shown.exit_code, "一百度。" in shown.stdout) == (0, True), shown.output
                 assert (await said(url, "get", "月亮离地球有多远")).exit_code == 1

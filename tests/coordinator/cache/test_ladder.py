@@ -378,3 +378,20 @@ def test_what_is_broken_damaged_or_purged_is_not_fetched() -> None:
         assert KEY not in store.held
 
     run(scenario())
+
+
+def test_who_has_less_time_leaves_earlier_and_the_look_goes_on() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        redis = FakeTier("redis", slow_s=0.008)
+        async with Ladder(MemoryTier(), [redis]).open() as ladder:
+            redis.held[KEY] = seal(KEY, b"v", made_at_s=time.time(), expires_at_s=time.time() + 99)
+            began_s = loop.time()
+            assert await ladder.beyond(KEY, within_s=0.005) is None
+            assert loop.time() - began_s < 0.006
+            assert await ladder.beyond(KEY) == b"v"
+            assert redis.asked == ["get"], "the same look"
+            assert ladder.near(KEY) == b"v"
+            assert await ladder.beyond(KEY, within_s=0.0) is None
+
+    run(scenario())
