@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.connections import KEEPALIVE_S, MAX_BUFFERED_BYTES, MAX_HEAD_BYTES, Connections
+from tests.bare_server import BareServer
 from tests.real_time import run
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -18,55 +19,35 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"
 
 
-class Server:
+class Server(BareServer):
     """Answers each request of each connection with planned bytes, in pieces of a planned size."""
 
     def __init__(self, answer: bytes, *, piece: int = 0, closes: bool = False) -> None:
+        super().__init__()
         self.answer = answer
         self.piece = piece or max(1, len(answer))
         self.closes = closes
-        self.connections = 0
+        self.accepted = 0
         self.requests: list[bytes] = []
         self.port = 0
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def served(self) -> AsyncGenerator[None, None]:
-        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with self.listening() as self.port:
             yield
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            await server.wait_closed()
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        self.connections += 1
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next(
-                    (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")), b":0"
-                )
-                self.requests.append(head + await reader.readexactly(int(length.partition(b":")[2])))
-                for start in range(0, len(self.answer), self.piece):
-                    writer.write(self.answer[start : start + self.piece])
-                    await writer.drain()
-                    await asyncio.sleep(0)
-                if self.closes:
-                    return
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-            self._tasks.discard(task)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")), b":0")
+            self.requests.append(head + await reader.readexactly(int(length.partition(b":")[2])))
+            for start in range(0, len(self.answer), self.piece):
+                writer.write(self.answer[start : start + self.piece])
+                await writer.drain()
+                await asyncio.sleep(0)
+            if self.closes:
+                return
 
 
 def client_of(connections: Connections, server: Server) -> httpx.AsyncClient:
@@ -83,7 +64,7 @@ def asked(server: Server, count: int = 1) -> tuple[list[bytes], int]:
         async with server.served():
             async with client_of(connections, server) as client:
                 bodies = [(await client.post("/x", content=b"body")).content for _ in range(count)]
-                taken = server.connections
+                taken = server.accepted
             assert connections.open == 0
         return bodies, taken
 
@@ -199,7 +180,7 @@ def test_a_stream_left_early_closes_its_connection_and_says_so_to_late_readers()
             with pytest.raises(httpx.StreamError):
                 await anext(chunks)
             assert connections.open == 0
-            await until(lambda: not server._tasks)
+            await until(lambda: not server.connections)
 
     run(scenario())
 
@@ -216,7 +197,7 @@ def test_being_cancelled_while_waiting_closes_the_connection(answer: bytes) -> N
             await asyncio.wait([asking])
             assert asking.cancelled()
             assert connections.open == 0
-            await until(lambda: not server._tasks)
+            await until(lambda: not server.connections)
 
     run(scenario())
 
@@ -229,12 +210,12 @@ def test_an_idle_connection_is_left_when_old_or_when_its_server_left_it() -> Non
             for passed_s, expected in ((0.0, 1), (KEEPALIVE_S, 1), (KEEPALIVE_S + 0.1, 2)):
                 clock[0] += passed_s
                 await client.post("/x")
-                assert server.connections == expected
-            for task in server._tasks:
+                assert server.accepted == expected
+            for task in server.connections:
                 task.cancel()
             await until(lambda: all(each.is_closed for idle in connections._idle.values() for each in idle))
             await client.post("/x")
-            assert server.connections == 3
+            assert server.accepted == 3
             assert connections.open == 1
 
     run(scenario())

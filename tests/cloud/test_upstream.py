@@ -4,7 +4,7 @@ import asyncio
 import json
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +22,7 @@ from cloud.upstream import (
 from cloud.vllm_metrics import Figures
 from models.errors import CloudUnreachableError, CompletionError, ConfigError, DeadlineError, OverloadedError
 from models.prompts import CompletionDelta, Message, Prompt, Usage
+from tests.bare_server import BareServer
 from tests.real_time import run
 
 KEY = "sk-correct-horse"
@@ -56,48 +57,27 @@ DONE = data(b"[DONE]")
 ANSWER = HEAD + ROLE + says("一百") + says("度") + STOP + USED + DONE
 
 
-class Stub:
+class Stub(BareServer):
     """A server that says planned bytes to every question and then waits for the peer to hang up, or hangs up itself."""
 
     def __init__(self, *said: bytes, hangs: bool = False) -> None:
+        super().__init__()
         self.said = said
         self.hangs = hangs
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.asked = asyncio.Event()
         self.is_said = False
         self.hung_up = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def served(self) -> AsyncGenerator[str, None]:
-        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
-        try:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            await server.wait_closed()
+        async with self.listening() as port:
+            yield f"http://127.0.0.1:{port}"
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        try:
-            await self._serve(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            self.hung_up.set()
-        except asyncio.CancelledError:
-            pass
-        finally:
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
-            self._tasks.discard(task)
+    def lost(self) -> None:
+        self.hung_up.set()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
@@ -118,7 +98,7 @@ class Stub:
 class Plain(Stub):
     """Speaks at once and without TLS."""
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 not TLS\r\n\r\n")
         await reader.read()
 
@@ -128,12 +108,12 @@ class Keeping(Stub):
 
     accepted = 0
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         body = self.said[0].removeprefix(HEAD)
         said, self.said = self.said, (CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),)
         while not reader.at_eof():
-            await super()._serve(reader, writer)
+            await super().serve(reader, writer)
         self.said = said
 
 
@@ -407,8 +387,8 @@ def test_a_broken_answer_is_one_of_our_errors(
 @pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request"])
 def test_a_server_that_repeats_the_question_does_not_bring_it_into_an_error(status: bytes) -> None:
     class Parrot(Stub):
-        async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await super()._serve(reader, writer)
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await super().serve(reader, writer)
             writer.write(b"HTTP/1.1 %b\r\n\r\ndata: %b x\n\n" % (status, self.requests[0][2]))
             await writer.drain()
 
@@ -648,7 +628,7 @@ async def no_new_tasks(stub: Stub) -> AsyncGenerator[None, None]:
     before = asyncio.all_tasks()
     yield
     for _ in range(10):
-        assert asyncio.all_tasks() - before <= stub._tasks
+        assert asyncio.all_tasks() - before <= stub.connections
         await asyncio.sleep(0)
 
 
@@ -739,8 +719,8 @@ class Pages(Stub):
         self.pages = {"/metrics": pages.get("metrics", NOT_FOUND), "/v1/models": pages.get("models", NOT_FOUND)}
         self.paths: list[str] = []
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await super()._serve(reader, writer)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await super().serve(reader, writer)
         self.paths.append(self.requests[-1][0].split()[1])
         writer.write(self.pages[self.paths[-1]])
         await writer.drain()

@@ -8,7 +8,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ from manifests.processes import Child, Children, children, free_ports, stop_chil
 from manifests.servers import nats_server
 from models.prompts import Message, Prompt
 from models.scripted import ScriptedCompleter
+from tests.bare_server import BareServer
 from tests.real_time import run
 
 POOL, OTHER = "qwen-14b", "qwen-72b"
@@ -78,46 +79,24 @@ FAULTS: dict[str, Sequence[bytes | float]] = {
 NEVER_BEGUN = {"refuse", "hang-before-first-token", "slow-drip", "500", "429", "garbage", "empty"}
 
 
-class Upstream:
+class Upstream(BareServer):
     """An OpenAI-compatible server that is ready and answers each question with the fault its system message names."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked: Counter[str] = Counter()
         self.cured: set[str] = set()
         """Faults that are over."""
         self.open = 0
         self.url = ""
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def served(self) -> AsyncGenerator[Upstream, None]:
-        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
+        async with self.listening() as port:
+            self.url = f"http://127.0.0.1:{port}"
             yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            await server.wait_closed()
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        try:
-            await self._serve(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
-            self._tasks.discard(task)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         if head.startswith("GET"):
             writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\nConnection: close\r\n\r\n{"data":[]}')

@@ -24,6 +24,7 @@ from manifests.processes import Child, Children, children, free_ports
 from manifests.servers import nats_server
 from models.errors import CloudUnreachableError
 from models.prompts import CompletionDelta, Message, Prompt
+from tests.bare_server import BareServer
 from tests.real_time import run
 
 SECRET = "correct horse battery staple"
@@ -41,44 +42,23 @@ def quiet(_line: str) -> None:
     pass
 
 
-class Upstream:
+class Upstream(BareServer):
     """A model's server on bare sockets: lists its models, says one word of an answer, and goes on when it is let."""
 
     def __init__(self, word: str) -> None:
+        super().__init__()
         self.event = f"data: {json.dumps({'choices': [{'delta': {'content': word}}]})}\n\n".encode()
         self.asked = asyncio.Event()
         self.hung_up = asyncio.Event()
         self.go_on = asyncio.Event()
         self.go_on.set()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def served(self) -> AsyncGenerator[str, None]:
-        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
-        try:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            await server.wait_closed()
+        async with self.listening() as port:
+            yield f"http://127.0.0.1:{port}"
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        try:
-            with suppress(asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
-                await self._serve(reader, writer)
-        finally:
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
-            self._tasks.discard(task)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if head.startswith(b"GET "):
             writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
