@@ -412,15 +412,17 @@ def test_a_turn_that_waits_for_a_slot_leaves_the_line() -> None:
 def test_a_remembered_answer_is_interrupted_as_any_other() -> None:
     async def work() -> None:
         plan = Point(lambda _: True, recognizer={"texts": ["法国的首都是哪个城市"]}).plan()
-        async with quiet_node(plan) as here, here.device() as (device, wire):
-            assert (await device.ask(SPEECH)).outcome == "answered"
-            turn = asyncio.create_task(device.ask(SPEECH))
-            await here.until(lambda: device.firmware.playback.sound.frames > 3, 20)
-            said = len(wire.sent)
-            await by_button(Moment(here, device, wire))
-            await is_quiet_at_once(here)
-            assert (await turn).outcome == "interrupted"
-            assert squeezed(wire.sent[said:]) == ["tts/stop"]
+        async with quiet_node(plan) as here:
+            async with here.device(2) as (first, _):
+                assert (await first.ask(SPEECH)).outcome == "answered"
+            async with here.device() as (device, wire):
+                turn = asyncio.create_task(device.ask(SPEECH))
+                await here.until(lambda: device.firmware.playback.sound.frames > 3, 20)
+                said = len(wire.sent)
+                await by_button(Moment(here, device, wire))
+                await is_quiet_at_once(here)
+                assert (await turn).outcome == "interrupted"
+                assert squeezed(wire.sent[said:]) == ["tts/stop"]
         assert plan.edge.calls.started == 1
 
     virtual_time.run(work())
