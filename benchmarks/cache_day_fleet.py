@@ -16,7 +16,7 @@ from benchmarks.cache_day_traffic import HOUR_S, HOURS, Traffic
 from coordinator.cache.kinds import L1_TTL_S, L2_TTL_S, L3_TTL_S
 from coordinator.cache.memory import MemoryTier, Policy
 from coordinator.cache.tiers import NearTier
-from coordinator.preloading.forecast import Calibration, forecast
+from coordinator.preloading.forecast import Calibration, forecast, recent_of, trusted
 from coordinator.preloading.plan import Candidate, plan
 from coordinator.preloading.reports import UsageReport
 from coordinator.preloading.shelf import ENTRY_BYTES, SHELF_SHARE, ShelvedTier
@@ -115,7 +115,9 @@ def foresee(traffic: Traffic) -> Foresight:
                 if hour >= (fleet.days - 1) * HOURS:
                     sums += _tenths(chance, came[ids])
             seen.at_edge[hour], seen.expected[hour] = at_edge, expected
-            seen.in_fleet[hour] = of_fleet.corrected(1 - never).astype(np.float32)
+            in_fleet = np.zeros(contents, np.float32)
+            in_fleet[ids] = trusted(of_fleet.corrected((1 - never)[ids]), recent_of(usage))
+            seen.in_fleet[hour] = in_fleet
             of_fleet.learn((1 - never)[ids], np.isin(ids, traffic.content[of_hour]))
         _report(traffic, of_hour, hour, keys, names, usage)
     seen.reliability.extend((float(p / n), float(t / n), int(n)) for p, t, n in sums.T if n)

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.preloading.forecast import Calibration, GroupForecast, forecast
+from coordinator.preloading.forecast import Calibration, GroupForecast, forecast, recent_of, trusted
 from coordinator.preloading.foreseen import Content
 from coordinator.preloading.reports import UsageReport
 from coordinator.preloading.usage import HOURS, Usage
@@ -86,7 +86,7 @@ class Forecaster:
         for foretold in self._foretold.values():
             never *= 1 - foretold.probability()
         self._foretold_fleet = 1 - never
-        in_fleet = self._of_fleet.corrected(self._foretold_fleet)
+        in_fleet = trusted(self._of_fleet.corrected(self._foretold_fleet), recent_of(usage))
         return {group: list(self._told(group, foretold, in_fleet)) for group, foretold in self._foretold.items()}
 
     def _told(self, group: str, foretold: GroupForecast, in_fleet: Floats) -> Iterator[Content]:

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.preloading.forecast import Calibration, forecast, probability_of
+from coordinator.preloading.forecast import (
+    HABIT_TRUST,
+    QUIET_ASKS,
+    Calibration,
+    forecast,
+    probability_of,
+    trusted,
+)
 from coordinator.preloading.reports import UsageReport
 from coordinator.preloading.usage import HOURS, Usage
 
@@ -144,3 +151,8 @@ def test_ten_thousand_contents_of_twenty_groups_fit_in_memory_and_a_second_of_pr
     assert len(found) == 20
     assert len(found["g0"].probability()) == 10_000
     assert took_s < 5  # five times what it may take: others may be using the machine
+
+
+def test_what_habit_alone_speaks_for_is_trusted_by_half() -> None:
+    sure = np.array([0.9, 0.9, 0.0])
+    assert trusted(sure, np.array([0.0, QUIET_ASKS, 0.0])).tolist() == [0.9 * HABIT_TRUST, 0.9, 0.0]
