@@ -44,8 +44,8 @@ def test_what_is_asked_each_day_at_this_hour_is_foretold_with_its_words() -> Non
 def test_what_was_asked_an_hour_ago_is_sure_enough_to_be_made() -> None:
     forecaster = Forecaster()
     hour = days_of(forecaster, 5, {"weather": 40})
-    forecaster.take(report(hour, {"weather": 40}), hour)
-    told = forecaster.foresee(hour + 1)["north"][0]
+    forecaster.take(report(hour - 1, {"weather": 40}), hour - 1)
+    told = forecaster.foresee(hour)["north"][0]
     assert told.in_fleet >= told.at_edge > 0.9
 
 
