@@ -43,7 +43,15 @@ app = typer.Typer(
     "Begin with `xiaozhi-fleet models pull --set starter`, then `xiaozhi-fleet demo`. The processes of a site are started with "
     "`python -m edge`, `python -m coordinator` and `python -m cloud`; each explains itself with --help and --check-config.",
 )
-app.add_typer(models_app, name="models", short_help="List, pull and verify models.")
+
+
+def _with_mirror(context: typer.Context) -> None:
+    from edge.model_mirror import site_mirror
+
+    context.obj = site_mirror
+
+
+app.add_typer(models_app, name="models", short_help="List, pull and verify models.", callback=_with_mirror)
 app.add_typer(policy_app, name="policy", short_help="Show and change which prompts deserve the cloud.")
 app.add_typer(keys_app, name="keys", short_help="Make and revoke keys for the hub.")
 app.add_typer(cache_app, name="cache", short_help="Look into what a site remembers, and make it forget.")

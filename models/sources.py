@@ -172,7 +172,7 @@ class Hubs:
             raise CatalogError(f"{hub} is switched off")
         if hub in self._silent:
             raise CatalogError(self._silent[hub])
-        if hub not in self._answered and (reason := _unreachable(base)):
+        if hub not in self._answered and (reason := unreachable(base)):
             raise self._give_up(hub, reason)
         return base
 
@@ -234,7 +234,7 @@ def _append(response: httpx.Response, part: Path, start: int, size_bytes: int, r
     return done
 
 
-def _unreachable(base: str) -> str:
+def unreachable(base: str) -> str:
     """Return why no connection to ``base`` can be made, "" if one can.
 
     Looking up a name and trying its addresses one by one may each take long, so all of it happens in a thread that is left behind.

@@ -18,6 +18,7 @@ import structlog
 
 from models.catalog import CatalogEntry, HubSource, ModelFile, Source, load_catalog
 from models.errors import CatalogError
+from models.mirror import MirrorRun
 
 ROOT_VARIABLE = "XIAOZHI_FLEET_MODELS"
 """Environment variable with the directory of models."""
@@ -112,10 +113,11 @@ def pull(
     progress: Progress = lambda _model, _file, _done, _total: None,
     say: Callable[[str], None] = lambda _line: None,
     unpinned: bool = False,
+    mirror: MirrorRun | None = None,
 ) -> list[FileState]:
     """Bring every missing or bad file of a model to disk and return what is there; raise CatalogError.
 
-    Only bytes with the pinned SHA-256 get their final name, in one step. Interrupting keeps what came, for the next call.
+    ``mirror`` is asked before the file's own sources, and given what came from those. Only bytes with the pinned SHA-256 get their final name, in one step. Interrupting keeps what came, for the next call.
     A second call at the same time waits for the first.
     """
     if not entry.files:
@@ -129,7 +131,7 @@ def pull(
     try:
         place.mkdir(parents=True, exist_ok=True)
         with _locked(place, entry.name, say):
-            errand = _Errand(entry, place, fetch, progress, say)
+            errand = _Errand(entry, place, fetch, progress, say, mirror)
             states = [errand.run(file) for file in entry.files]
             shutil.rmtree(place / _WORK, ignore_errors=True)
             return states
@@ -148,9 +150,10 @@ class _Errand:
     fetch: Fetch
     progress: Progress
     say: Callable[[str], None]
+    mirror: MirrorRun | None
 
     def run(self, file: ModelFile) -> FileState:
-        """Bring one file to disk from the first source that has the right bytes; raise CatalogError with every source's reason."""
+        """Bring one file to disk, from the mirror if it is there; raise CatalogError with every source's reason."""
         state = _look(self.entry, file, self.place)
         if state.state in {"ok", "unpinned"}:
             return state
@@ -159,6 +162,23 @@ class _Errand:
             (self.place / file.name).unlink()
         if not file.is_pinned:
             self._part(file).unlink(missing_ok=True)
+        if self.mirror is None:
+            return self._from_sources(file)
+        label = f"{self.entry.name}/{file.name}"
+        incoming = (
+            self.place / f"{file.name}.incoming"
+        )  # beside what a hub's broken transfer left, which may yet be needed
+        if self.mirror.fetch(label, file, incoming, partial(self.progress, self.entry.name, file.name)):
+            incoming.replace(self._part(file))
+            return self._commit(file, file.sha256)
+        state = self._from_sources(file)
+        self.mirror.keep(
+            label, file, Path(state.path), partial(self.progress, self.entry.name, f"{file.name} (mirror)")
+        )
+        return state
+
+    def _from_sources(self, file: ModelFile) -> FileState:
+        """Bring one file to disk from the first source that has the right bytes; raise CatalogError with every source's reason."""
         failures: list[str] = []
         for number, source in enumerate(file.sources, start=1):
             try:

@@ -22,7 +22,7 @@ _TYPES: Mapping[str, Kind] = {
 }
 _NOT_KEPT = {
     "vad_results": "what the detector says of 32 ms of sound is never asked for twice",
-    "model_cache": "model files are kept on disk by xiaozhi-fleet models pull, with their hashes",
+    "model_cache": "xiaozhi-fleet models pull keeps model files on disk and shares them through the same bucket, without an end",
 }
 _UNITS = {
     "": 1,

@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from itertools import islice
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from xml.etree.ElementTree import ParseError
 
 import structlog
 
-from coordinator.cache.kinds import L3_TTL_S, TierName
+from coordinator.cache.kinds import L3_TTL_S, Kind, TierName, kind_of
 from coordinator.cache.sealed import MAX_VALUE_BYTES
 from coordinator.cache.tiers import TierSize
 from models.errors import CacheError, ConfigError
@@ -33,6 +33,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _DAY_S = 86_400
 _PAGE = 500
 _THREADS = 4
+_KINDS = frozenset(Kind)
 _UNKNOWN = frozenset({"NoSuchKey", "NoSuchBucket"})
 
 
@@ -66,27 +67,14 @@ class ObjectStoreTier:
 
         ``longest_ttl_s`` is after how long the bucket deletes, rounded up to days.
         """
-        import urllib3
-        from minio import Minio
-
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/"):
-            raise ConfigError(f"{url!r} is not an S3 address: write http://host:port or https://host:port")
-        pool = urllib3.PoolManager(
-            num_pools=1, maxsize=8, timeout=urllib3.Timeout(connect=timeout_s, read=timeout_s), retries=False
-        )
-        if not _BUCKET.fullmatch(bucket):
-            raise ConfigError(f"{bucket!r} is not an S3 bucket name: 3 to 63 lower-case letters, digits, '.' or '-'")
-        secure = parts.scheme == "https"
-        client = Minio(parts.netloc, access_key=access_key, secret_key=secret_key, secure=secure, http_client=pool)
-        slots = Slots("object-store", _THREADS, max_waiting=64, refusal=CacheError)
-        tier = cls(client, bucket, slots, max(1, math.ceil(longest_ttl_s / _DAY_S)))
-        try:
-            yield tier
-        finally:
-            await asyncio.gather(*tier._calls, return_exceptions=True)
-            slots.close()
-            pool.clear()
+        with open_client(url, bucket, access_key=access_key, secret_key=secret_key, timeout_s=timeout_s) as client:
+            slots = Slots("object-store", _THREADS, max_waiting=64, refusal=CacheError)
+            tier = cls(client, bucket, slots, max(1, math.ceil(longest_ttl_s / _DAY_S)))
+            try:
+                yield tier
+            finally:
+                await asyncio.gather(*tier._calls, return_exceptions=True)
+                slots.close()
 
     async def get(self, key: str) -> bytes | None:
         """Return the bytes, None when unknown; raise CacheError when the store is away or the object too large."""
@@ -119,18 +107,20 @@ class ObjectStoreTier:
         return TierSize(entries=entries, bytes=held)
 
     async def _objects(self, prefix: str) -> AsyncGenerator[Any, None]:
+        """Yield what is remembered; the model files of the same bucket are not, and no purge may reach them."""
         listed: Iterator[Any] = self._client.list_objects(self._bucket, prefix=_object_name(prefix), recursive=True)
         page: list[Any] = []
         while page := await self._call(lambda: list(islice(listed, _PAGE)), unknown=[]):
             for found in page:
-                yield found
+                if kind_of(found.object_name.replace("/", ":")) in _KINDS:
+                    yield found
 
     async def _call(self, work: Callable[[], T], *, unknown: T | None = None) -> T:
         """Run a blocking call in a slot; raise CacheError for what it raises, but return ``unknown`` for what is not there.
 
         Cancelled, it returns at once: a thread that waits for a dead server cannot be stopped.
         """
-        call = asyncio.create_task(self._in_slot(lambda: _translated(work, unknown)), name="object-store")
+        call = asyncio.create_task(self._in_slot(lambda: translated(work, unknown)), name="object-store")
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         try:
@@ -173,7 +163,10 @@ class ObjectStoreTier:
         self._client.put_object(self._bucket, _object_name(key), io.BytesIO(stored), len(stored))
 
     def _make(self) -> None:
-        """Make the bucket, if it is not there, and have it forget; a store that cannot is used all the same."""
+        """Make the bucket, if it is not there, and have it forget our kinds of values, nothing else (model files lie there too).
+
+        A store that cannot forget is used all the same.
+        """
         from minio.commonconfig import ENABLED, Filter
         from minio.error import S3Error
         from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
@@ -181,15 +174,42 @@ class ObjectStoreTier:
         if not self._client.bucket_exists(self._bucket):
             self._client.make_bucket(self._bucket)
         expiry = Expiration(days=self._keep_days)
-        rule = Rule(ENABLED, rule_filter=Filter(prefix=""), rule_id="xiaozhi-fleet", expiration=expiry)
+        rules = [
+            Rule(
+                ENABLED, rule_filter=Filter(prefix=_object_name(f"{kind}:")), rule_id=f"cache-{kind}", expiration=expiry
+            )
+            for kind in Kind
+        ]
         try:
-            self._client.set_bucket_lifecycle(self._bucket, LifecycleConfig([rule]))
+            self._client.set_bucket_lifecycle(self._bucket, LifecycleConfig(rules))
         except S3Error as error:
             _log.warning("bucket_does_not_forget", bucket=self._bucket, code=error.code)
         self._is_made = True
 
 
-def _translated(work: Callable[[], T], unknown: T | None) -> T:
+@contextmanager
+def open_client(url: str, bucket: str, *, access_key: str, secret_key: str, timeout_s: float) -> Iterator[Any]:
+    """Yield a ``minio`` client that waits ``timeout_s`` and tries once; a bad address or bucket name is a ConfigError."""
+    import urllib3
+    from minio import Minio
+
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/"):
+        raise ConfigError(f"{url!r} is not an S3 address: write http://host:port or https://host:port")
+    if not _BUCKET.fullmatch(bucket):
+        raise ConfigError(f"{bucket!r} is not an S3 bucket name: 3 to 63 lower-case letters, digits, '.' or '-'")
+    pool = urllib3.PoolManager(
+        num_pools=1, maxsize=8, timeout=urllib3.Timeout(connect=timeout_s, read=timeout_s), retries=False
+    )
+    secure = parts.scheme == "https"
+    try:
+        yield Minio(parts.netloc, access_key=access_key, secret_key=secret_key, secure=secure, http_client=pool)
+    finally:
+        pool.clear()
+
+
+def translated(work: Callable[[], T], unknown: T | None) -> T:
+    """Return what a call of the client returns, ``unknown`` for what is not there; raise CacheError for its failures."""
     from minio.error import MinioException, S3Error
     from urllib3.exceptions import HTTPError
 

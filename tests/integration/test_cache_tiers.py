@@ -130,7 +130,9 @@ def test_the_bucket_is_told_to_forget(tmp_path: Path) -> None:
         async with object_tier(tmp_path, longest_ttl_s=86_401.0) as (tier, _):
             await once_it_can(lambda: tier.put(KEY, VALUE, 60))
             config = await asyncio.to_thread(tier._client.get_bucket_lifecycle, "answers")
-            assert [rule.expiration.days for rule in config.rules] == [2]
+            assert {rule.rule_filter.prefix: rule.expiration.days for rule in config.rules} == {
+                f"{kind}/": 2 for kind in Kind
+            }
 
     run(scenario(), timeout_s=90)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -107,6 +108,43 @@ def test_pull_prints_json_on_stdout_and_lines_on_stderr(call, tmp_path):
     assert document["warnings"] == []
     assert [(file["model"], file["state"]) for file in document["files"]] == [("tiny", "ok")]
     assert "SHA-256 as pinned" in result.stderr
+
+
+class Shelf:
+    """A mirror in memory."""
+
+    name = "shelf"
+
+    def __init__(self):
+        self.held = {}
+
+    def size_bytes(self, digest):
+        return len(self.held[digest]) if digest in self.held else None
+
+    def read(self, digest):
+        yield self.held[digest]
+
+    def keep(self, digest, path, report):
+        self.held[digest] = path.read_bytes()
+        report(0, len(self.held[digest]))
+
+
+def test_pull_fills_the_mirror_it_was_given_and_takes_from_it_unless_told_not_to(call, tmp_path, monkeypatch):
+    shelf = Shelf()
+
+    def pulled(*options):
+        arguments = ["pull", "tiny", "--root", str(tmp_path / str(len(shelf.held))), *options]
+        return CliRunner().invoke(commands.app, arguments, obj=lambda: contextlib.nullcontext(shelf))
+
+    assert "shelf" not in pulled("--no-mirror").output
+    assert shelf.held == {}
+    (tmp_path / "0" / "tiny" / "m.bin").unlink()
+    assert "tiny/m.bin: to shelf, for other nodes" in pulled().stdout
+    monkeypatch.setenv(HUBS_VARIABLE, "none")
+    result = pulled("--json")
+    assert result.exit_code == 0, result.output
+    assert "tiny/m.bin: from shelf" in result.stderr
+    assert (tmp_path / "1" / "tiny" / "m.bin").read_bytes() == GOOD
 
 
 def test_pull_into_another_root_leaves_the_default_alone(call, tmp_path):

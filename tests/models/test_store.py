@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -10,7 +11,8 @@ import pytest
 
 from models import store
 from models.catalog import Catalog, CatalogEntry, HubSource, ModelFile, NpmSource, WheelSource
-from models.errors import CatalogError
+from models.errors import CacheError, CatalogError
+from models.mirror import MirrorRun
 
 GOOD = b"good bytes"
 BAD = b"bad bytes!"
@@ -363,3 +365,80 @@ def test_presence_goes_by_name_only(tmp_path):
     store.pull(make_entry(), tmp_path, fetch=Sources(GOOD).fetch)
     assert store.is_present(make_entry(), tmp_path)
     assert not store.is_present(make_entry(files=[], served_by="vLLM"), tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------- mirror
+
+
+class Shelf:
+    """A mirror in memory; an exception is raised in the middle of what it sends."""
+
+    name = "shelf"
+
+    def __init__(self, held: bytes | None, error: BaseException | None = None) -> None:
+        self.held = held
+        self.error = error
+
+    def size_bytes(self, _digest):
+        return None if self.held is None else len(GOOD)
+
+    def read(self, _digest):
+        yield self.held[:4]
+        if self.error:
+            raise self.error
+        yield self.held[4:]
+
+    def keep(self, _digest, path, _report):
+        self.held = path.read_bytes()
+
+    def drop(self, _digest):
+        self.held = None
+
+
+def pull_with(shelf: Shelf, root: Path, sources: Sources) -> list[str]:
+    said: list[str] = []
+    store.pull(make_entry(), root, fetch=sources.fetch, say=said.append, mirror=MirrorRun(shelf, said.append))
+    assert (root / "tiny" / "m.bin").read_bytes() == GOOD
+    assert names(root) == ["m.bin", "verified.json"]
+    return said
+
+
+def test_what_the_mirror_has_is_asked_of_no_source(tmp_path):
+    sources = Sources()
+    assert pull_with(Shelf(GOOD), tmp_path, sources) == [
+        "tiny/m.bin: from shelf",
+        "tiny/m.bin: 10 bytes, SHA-256 as pinned",
+    ]
+    assert sources.asked == []
+    assert pull_with(Shelf(None), tmp_path, sources) == [], "what is here already is nobody's business"
+
+
+@pytest.mark.parametrize("held", [None, BAD])
+def test_what_the_mirror_lacks_or_has_wrong_is_fetched_and_put_there(tmp_path, held):
+    shelf, sources = Shelf(held), Sources(GOOD)
+    said = pull_with(shelf, tmp_path, sources)
+    assert sources.asked == ["huggingface maker/m"]
+    assert shelf.held == GOOD
+    assert said[-1] == "tiny/m.bin: to shelf, for other nodes"
+
+
+def test_a_mirror_that_breaks_off_does_not_spoil_what_a_hub_left(tmp_path):
+    part = tmp_path / "tiny" / "m.bin.part"
+    part.parent.mkdir()
+    part.write_bytes(GOOD[:6])
+    pull_with(Shelf(BAD, CacheError("broke off")), tmp_path, Sources(GOOD))
+
+
+def test_a_full_disk_is_one_clear_line_and_no_partial_file(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    run = MirrorRun(Shelf(GOOD, full), lambda _line: None)
+    with pytest.raises(CatalogError, match=r"^tiny: cannot write .*tiny: No space left on device$"):
+        store.pull(make_entry(), tmp_path, fetch=Sources().fetch, mirror=run)
+    assert names(tmp_path) == []
+
+
+def test_ctrl_c_in_a_transfer_from_the_mirror_leaves_no_partial_file(tmp_path):
+    run = MirrorRun(Shelf(GOOD, KeyboardInterrupt()), lambda _line: None)
+    with pytest.raises(KeyboardInterrupt):
+        store.pull(make_entry(), tmp_path, fetch=Sources().fetch, mirror=run)
+    assert names(tmp_path) == []
