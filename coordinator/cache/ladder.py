@@ -22,10 +22,12 @@ from coordinator.cache.tiers import FarTier, Leasing, NearTier
 from coordinator.cache.write_behind import WriteBehind, Written
 from models.errors import CacheError
 
-LOOK_S = 0.012
+LOOK_S = 0.01
 """How long all far tiers together may take for one look-up: with those of its first sentence a turn stays within the 20 ms it may lose."""
 ABSENT_S = 1.0
 """How long the far tiers are believed not to know a key: as long as one turn may ask for it twice. Another node's answer is missed meanwhile."""
+UNSURE_S = 0.1
+"""The same where one of them did not tell: the same turn asks no second time."""
 MAX_ABSENT = 4096
 PATIENCE_S = 0.004
 """After how long without a word from one tier the next is asked as well. A guess: many times what Redis takes, and S3 has time left."""
@@ -72,7 +74,7 @@ class Ladder:
         self._asking: set[asyncio.Task[_Found]] = set()
         """Questions to tiers; one that hangs is let hang until its time is over, so that it is known."""
         self._absent: OrderedDict[str, float] = OrderedDict()
-        """Keys that the far tiers do not know, and until when that is believed."""
+        """Keys that the far tiers do not know, or did not tell, and until when they are not asked again."""
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self, None]:
@@ -246,8 +248,7 @@ class Ladder:
                     self._copy(key, found, self._far[: self._far.index(tier)])
                     return found.value
                 is_sure = is_sure and found
-        if is_sure:
-            self._note_absent(key)
+        self._note_absent(key, ABSENT_S if is_sure else UNSURE_S)
         return None
 
     def _copy(self, key: str, found: Sealed, nearer: Sequence[FarTier]) -> None:
@@ -258,8 +259,8 @@ class Ladder:
     def _note_write(self, key: str, tier: str, result: Written) -> None:
         self._observe(kind_of(key), tier, result)
 
-    def _note_absent(self, key: str) -> None:
-        self._absent[key] = asyncio.get_running_loop().time() + ABSENT_S
+    def _note_absent(self, key: str, for_s: float) -> None:
+        self._absent[key] = asyncio.get_running_loop().time() + for_s
         if len(self._absent) > MAX_ABSENT:
             self._absent.popitem(last=False)
 

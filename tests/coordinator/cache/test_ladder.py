@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.cache.keys import key_of
 from coordinator.cache.kinds import L2_TTL_S, L3_TTL_S, Kind, Terms, TierName
-from coordinator.cache.ladder import ABSENT_S, LOOK_S, PATIENCE_S, Ladder
+from coordinator.cache.ladder import ABSENT_S, LOOK_S, PATIENCE_S, UNSURE_S, Ladder
 from coordinator.cache.memory import MemoryTier
 from coordinator.cache.purges import Purges
 from coordinator.cache.sealed import seal
@@ -69,9 +69,9 @@ def test_a_late_tier_costs_one_turn_the_limit_and_the_next_ones_nothing() -> Non
     async def scenario() -> None:
         loop, slow, seen = asyncio.get_running_loop(), FakeTier("redis", slow_s=0.5), Seen()
         async with made(slow, seen=seen).open() as ladder:
-            for expected_s in (LOOK_S, 0.0, 0.0):
+            for key, expected_s in ((KEY, LOOK_S), (KEY, 0.0), (OTHER, 0.0)):
                 began_s = loop.time()
-                assert await ladder.get(KEY) is None
+                assert await ladder.get(key) is None
                 assert loop.time() - began_s == pytest.approx(expected_s)
             assert seen[-1] == ("redis", "skipped")
             slow.slow_s = 0.001
@@ -393,5 +393,19 @@ def test_who_has_less_time_leaves_earlier_and_the_look_goes_on() -> None:
             assert redis.asked == ["get"], "the same look"
             assert ladder.near(KEY) == b"v"
             assert await ladder.beyond(KEY, within_s=0.0) is None
+
+    run(scenario())
+
+
+def test_what_a_tier_did_not_tell_is_not_asked_again_in_the_same_turn() -> None:
+    async def scenario() -> None:
+        redis, store = FakeTier("redis", broken=True), FakeTier("object-store")
+        async with Ladder(MemoryTier(), [redis, store]).open() as ladder:
+            assert await ladder.get(KEY) is None
+            assert await ladder.get(KEY) is None
+            assert (redis.asked, store.asked) == (["get"], ["get"])
+            await asyncio.sleep(UNSURE_S)
+            assert await ladder.get(KEY) is None
+            assert store.asked == ["get", "get"]
 
     run(scenario())
