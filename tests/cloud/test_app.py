@@ -26,8 +26,8 @@ from tests.cloud.test_upstream import ANSWER, Stub
 class Good(Stub):
     """Answers every question and lists its models."""
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await super()._serve(reader, writer)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await super().serve(reader, writer)
         writer.write(ANSWER if self.requests[-1][0].startswith("POST") else b"HTTP/1.0 200 OK\r\n\r\n{}")
         await writer.drain()
 

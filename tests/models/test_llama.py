@@ -63,6 +63,14 @@ class _Spelling:
         pass
 
 
+class _Rambling(_Spelling):
+    """Says something else with every token and comes to no end."""
+
+    def sampler(self, seed):
+        dice = random.Random(seed)
+        return iter(lambda: dice.randrange(97, 123), None)
+
+
 def _prompt(*texts, max_tokens=64, budget_ms=30_000, device_id=""):
     roles = ["system", *["user", "assistant"] * len(texts)]
     messages = tuple(Message(role=role, text=text) for role, text in zip(roles, texts, strict=False))
@@ -277,14 +285,16 @@ def test_full_line_refuses_and_waiting_beyond_the_budget_is_a_deadline(tmp_path)
 
 
 def test_closing_or_cancelling_frees_the_slot(tmp_path):
-    engine = _Spelling(random.Random(1).choices(range(97, 123), k=3_000))
-    completer = _completer(engine, tmp_path, slots=1, max_waiting=0)
+    no_end = 10**9
+    completer = _completer(
+        _Rambling(), tmp_path, slots=1, max_waiting=0, context_tokens=2 * no_end, cache_tokens=2 * no_end
+    )
 
     async def interrupted():
-        async with aclosing(completer.complete(_prompt("s", "q", max_tokens=3_000))) as deltas:
+        async with aclosing(completer.complete(_prompt("s", "q", max_tokens=no_end))) as deltas:
             await anext(deltas)
         for turns_of_the_loop in range(12):
-            task = asyncio.create_task(_answer(completer, _prompt("s" * 500, "q", max_tokens=3_000)))
+            task = asyncio.create_task(_answer(completer, _prompt("s" * 500, "q", max_tokens=no_end)))
             for _ in range(turns_of_the_loop):
                 await asyncio.sleep(0)
             task.cancel()
