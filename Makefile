@@ -46,6 +46,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
 	PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest -q -m "not engine and not integration"
 	$(BIN)/python -m manifests.check

@@ -58,6 +58,5 @@ def test_nothing_to_lose_needs_no_cloud() -> None:
 def test_the_table_has_a_row_for_each_level(count: int) -> None:
     table = promise_table("made up", promise_results(items(count), repeats=5))
     assert table.row_count == len(LEVELS)
-    console = Console(file=io.StringIO(), width=200)
-    console.print(table)
-    assert "made up" in console.file.getvalue()
+    Console(file=(shown := io.StringIO()), width=200).print(table)
+    assert "made up" in shown.getvalue()

@@ -5,6 +5,7 @@ import json
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -418,7 +419,7 @@ def test_a_tool_call_nobody_offered_is_no_answer() -> None:
         {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"name": "self.", "arguments": "{"}}]}}]}
     )
     for said in (half, says("<tool_call>\n"), says("好。<tool_call>")):
-        heard, error = outcome(lambda said=said: Stub(HEAD + ROLE + said))
+        heard, error = outcome(partial(Stub, HEAD + ROLE + said))
         assert heard == []
         assert type(error) is CompletionError
         assert "tool" in str(error)

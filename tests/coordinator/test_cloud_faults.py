@@ -155,7 +155,7 @@ def test_a_pool_that_is_well_again_is_found_by_a_probe(fault: str) -> None:
         bench = Bench(edge(), cloud)
         for number in range(6):
             await asked(bench, number)
-        cloud.plan = FAULTS["healthy"]()
+        cloud.plan = tuple(FAULTS["healthy"]())
         turns = []
         for number in range(8):
             await asyncio.sleep(2.0)

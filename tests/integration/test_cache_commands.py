@@ -90,10 +90,10 @@ def test_what_is_remembered_is_counted_shown_and_forgotten_everywhere(tmp_path: 
                 assert refused.exit_code == 1
                 assert "add --yes" in refused.stderr
                 assert (await said(url, "purge", "--question", QUESTION, *to_hub)).exit_code == 0
-                key = cache.key(prompt)
-                assert key is not None
-                await until(lambda: ladder.near(key) is None)
-                assert await ladder.beyond(key, again=True) is None
+                asked = cache.key(prompt)
+                assert asked is not None
+                await until(lambda: ladder.near(asked) is None)
+                assert await ladder.beyond(asked, again=True) is None
                 following.cancel()
                 await asyncio.wait([following])
 

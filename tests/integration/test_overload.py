@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,6 +30,9 @@ class Told:
     answered: list[Any] = field(default_factory=list)
     refused: list[tuple[str, ...]] = field(default_factory=list)
 
+    def all(self, count: int) -> bool:
+        return len(self.answered) + len(self.refused) == count
+
 
 async def comes(here: RealNode, number: int, told: Told, leave: asyncio.Event) -> None:
     """Be a device that is switched on, asks once if it may, and stays."""
@@ -48,14 +52,12 @@ async def comes(here: RealNode, number: int, told: Told, leave: asyncio.Event) -
 def test_of_more_devices_than_there_is_room_for_the_admitted_are_answered_and_the_others_told(times: int) -> None:
     async def work() -> None:
         async with node(Plan(max_devices=CAPACITY)) as here:
-            for round_number in range(
-                2
-            ):  # what was refused comes again when there is room: nothing of the first crowd is left
+            for round_number in range(2):  # when there is room again, nothing of the first crowd is left
                 told, leave = Told(), asyncio.Event()
                 async with asyncio.TaskGroup() as tasks:
                     for number in range(times * CAPACITY):
                         tasks.create_task(comes(here, 100 * round_number + number, told, leave))
-                    await here.until(lambda told=told: len(told.answered) + len(told.refused) == times * CAPACITY, 30)
+                    await here.until(partial(told.all, times * CAPACITY), 30)
                     assert here.gateway.active_devices == CAPACITY
                     leave.set()
                 assert len(told.answered) == CAPACITY

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -121,8 +122,8 @@ def test_a_used_directory_is_taken_up_again_and_no_socket_stays(tmp_path: Path) 
         for expected in (None, b"v"):
             async with children(deep) as group:
                 async with object_tier(group, deep) as tier:
-                    assert await once_it_can(lambda tier=tier: tier.get("answer:k")) == expected
-                    await once_it_can(lambda tier=tier: tier.put("answer:k", b"v", 60))
+                    assert await once_it_can(partial(tier.get, "answer:k")) == expected
+                    await once_it_can(partial(tier.put, "answer:k", b"v", 60))
                 (child,) = group.running
                 assert any(path.exists() for path in child.remains)
             assert not any(path.exists() for path in child.remains)

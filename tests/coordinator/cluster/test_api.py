@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -440,7 +441,7 @@ def test_in_a_pod_its_account_is_used_and_a_renewed_token_is_read(
 
     class Later(dt.datetime):
         @classmethod
-        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
+        def now(cls, tz: dt.tzinfo | None = None) -> Any:
             return dt.datetime.now(tz) + dt.timedelta(minutes=2)
 
     monkeypatch.setattr(library, "datetime", SimpleNamespace(datetime=Later, timedelta=dt.timedelta))

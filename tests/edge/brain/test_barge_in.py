@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +16,10 @@ def play(steps: list[Step], *, is_asked: bool = False) -> BargeIn:
     judge = BargeIn(BargeInRules())
     for kind, value, more, expected in steps:
         verdict = {
-            "voiced": lambda value=value, more=more: judge.voiced(value, more),
-            "heard": lambda value=value, more=more: judge.heard(value, more, is_asked=is_asked),
-            "over": lambda value=value: judge.over(value, is_asked=is_asked),
-            "quiet": lambda more=more: judge.quiet(more),
+            "voiced": partial(judge.voiced, value, more),
+            "heard": partial(judge.heard, value, more, is_asked=is_asked),
+            "over": partial(judge.over, value, is_asked=is_asked),
+            "quiet": partial(judge.quiet, more),
         }[kind]()
         assert verdict == expected, (kind, value, more)
     return judge

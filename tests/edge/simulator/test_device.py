@@ -43,7 +43,7 @@ class Server:
         self.texts: list[tuple[float, dict[str, Any]]] = []
         self.audio: list[tuple[float, bytes]] = []
         self.on_text: Callable[[dict[str, Any]], None] = lambda _message: None
-        self.on_quiet: Callable[[], None] = lambda: None
+        self.on_quiet: Callable[[], object] = lambda: None
         self.quiet_frames = 9
         self._quiet = 0
 
